@@ -1,0 +1,5 @@
+"""URLs: the runner's door, the people's door."""
+
+from __future__ import annotations
+
+urlpatterns: list[object] = []

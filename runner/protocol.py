@@ -1,0 +1,220 @@
+"""The wire format between runners and the platform: what crosses the HTTP border, and its limits.
+
+Runners pull the desired state and push trials, attestations and drafts. Both sides import these
+models; unknown fields are refused. This module sends nothing (`runner.platform_client` does) and
+decides nothing (the platform does).
+
+Doors (all under `/api/v1/`, `Authorization: Bearer TOKEN`; the token names the runner, the runner
+its target):
+
+    GET  runner/desired            -> Desired
+    POST runner/observed  Observed -> Ack
+    POST runner/runs      RunReport -> Ack               idempotent by run_id
+    POST runner/trials    TrialBatch -> Ack              idempotent by (run_id, number)
+    POST runner/proposals DraftSubmission -> Submitted   idempotent by draft_id
+    GET  runner/proposals/{draft_id} -> Submitted
+
+Errors are `{"error": CODE, "message": WHAT TO DO}`: 401 bad token, 409 `stale_base`/`name_exists`/
+`conflict`, 413 `too_large`, 422 anything else that is wrong with the content, 429 `too_many_open`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PROTOCOL_VERSION = 1
+MAX_BODY_BYTES = 1024 * 1024
+MAX_TRIALS_A_BATCH = 200
+
+Digest = str
+"""SHA-256 as 64 lower-case hex digits."""
+
+HEX64 = r"^[0-9a-f]{64}$"
+HEX40 = r"^[0-9a-f]{40}$"
+NAME = r"^[a-z][a-z0-9_]{0,59}$"
+
+
+class Wire(BaseModel):
+    """Strict base: unknown fields and NaN are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Desired(Wire):
+    """What a target's runners should run, signed by the platform.
+
+    `signature` is Ed25519 (hex) over `signing_bytes`; `source` is the file's exact text (UTF-8).
+    `version` counts up by one for each change of the target, rollbacks included. `stopped` asks
+    runners to start no further trial; it is not part of the signature: stopping needs less.
+    `base_commit` is the head of the mechanisms repository: the base that drafts must name.
+    """
+
+    target: str
+    version: int = Field(ge=1)
+    mechanism: str = Field(pattern=NAME)
+    commit: str = Field(pattern=HEX40)
+    digest: str = Field(pattern=HEX64)
+    source: str = Field(max_length=64 * 1024)
+    signature: str = Field(max_length=128)
+    stopped: bool
+    stop_reason: str = ""
+    base_commit: str = Field(pattern=HEX40)
+    library: list[LibraryEntry]
+    audit_checkpoint: str = Field(default="", max_length=2000)
+
+
+class LibraryEntry(Wire):
+    """One approved operator of the mechanisms repository, for the `catalog` generator."""
+
+    name: str = Field(pattern=NAME)
+    digest: str = Field(pattern=HEX64)
+    source: str = Field(max_length=64 * 1024)
+    test: str = Field(default="", max_length=64 * 1024)
+
+
+def signing_bytes(*, target: str, version: int, commit: str, digest: str) -> bytes:
+    """The bytes that the platform signs for a desired state."""
+    lines = ("escapement desired state v1", target, str(version), commit, digest)
+    return "\n".join(lines).encode()
+
+
+class HookCounts(Wire):
+    """What a mechanism did, counted on the host side. Summed over trials by the platform."""
+
+    propose_calls: int = 0
+    ask_calls: int = 0
+    accept_calls: int = 0
+    observe_calls: int = 0
+    proposals_changed: int = 0  # candidates that differ from the prior's first unguided answer
+    candidates_refused: int = 0  # candidates of the mechanism outside the space
+    acceptances_changed: int = 0  # accept answers that differ from the default rule
+    raised: int = 0
+
+
+class Observed(Wire):
+    """What a runner runs: its attestation and its heartbeat.
+
+    `state`: `live` = `digest` are the bytes in the sandbox worker that answers now; `refused` =
+    the desired version could not be loaded for `reason`, and `digest` (the earlier mechanism's)
+    still runs; `idle` = nothing is loaded yet. `version` is the desired version that this is about.
+    """
+
+    version: int = Field(ge=0)
+    state: Literal["live", "refused", "idle"]
+    digest: str = Field(pattern=r"^([0-9a-f]{64})?$")
+    mechanism: str = ""
+    reason: str = Field(default="", max_length=4000)
+    at_trial: int = Field(default=0, ge=0)  # the boundary: trials finished when this was loaded
+    run_id: str = ""
+    activity: str = Field(default="", max_length=300)  # "training trial 12 (3 s of 5 s)"
+    posture: dict[str, Any] = Field(default_factory=dict)
+    swap_seconds: float | None = None
+    audit_checkpoint: str = Field(default="", max_length=2000)  # the last one seen, returned
+
+
+class RunReport(Wire):
+    """One run of one task on one runner. Sent at its start and again whenever it changes."""
+
+    run_id: str = Field(pattern=r"^[0-9a-f-]{36}$")
+    task: str = Field(max_length=60)
+    task_digest: str = Field(pattern=HEX64)
+    description: str = Field(default="", max_length=2000)
+    metric: str = "val_bpb"
+    minimize: bool = True
+    space: dict[str, Any]
+    host: dict[str, Any]  # cpu, cores, torch version, corpus digest, budget_seconds, prior, seed
+    prior: str = Field(max_length=200)  # "habit (scripted, not a language model)" or the model
+    seed: int
+    planned_trials: int = Field(ge=1)
+    started_at: datetime
+    state: Literal["running", "finished", "stopped", "failed"] = "running"
+    sigma: float | None = None  # noise of the baseline, from its repeats
+    frozen: list[str] = Field(default_factory=list)
+    guidance: str = Field(default="", max_length=4000)
+
+
+class TrialReport(Wire):
+    """One finished trial, with the digest of the mechanism that chose it.
+
+    Numbers count from 0 (the baseline); `repeats` holds the baseline's repeated metrics.
+    """
+
+    number: int = Field(ge=0)
+    config: dict[str, Any]
+    changes: dict[str, Any]
+    reason: str = Field(default="", max_length=2000)
+    metric: float | None
+    status: Literal["kept", "discarded", "failed"]
+    failure: str = Field(default="", max_length=60)
+    message: str = Field(default="", max_length=4000)
+    seconds: float = Field(ge=0)
+    best_metric: float | None
+    mechanism: str = Field(default="", max_length=60)
+    digest: str = Field(pattern=r"^([0-9a-f]{64})?$")
+    version: int = Field(default=0, ge=0)
+    hooks: HookCounts = HookCounts()
+    repeats: list[float] = Field(default_factory=list, max_length=20)
+    finished_at: datetime
+
+
+class TrialBatch(Wire):
+    """Trials of one run, oldest first."""
+
+    run_id: str
+    trials: list[TrialReport] = Field(min_length=1, max_length=MAX_TRIALS_A_BATCH)
+
+
+class Round(Wire):
+    """One round of Level 2: prompt, answer and their cost, kept word for word."""
+
+    name: Literal["explore", "critique", "specify", "generate"]
+    prompt: str = Field(max_length=200_000)
+    answer: str = Field(max_length=100_000)
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    seconds: float = 0.0
+
+
+class DraftSubmission(Wire):
+    """A draft from Level 2. `files` maps repository paths to text: one `mechanisms/NAME.py` and
+    its `tests/test_NAME.py`. `diagnosis` is computed data that explains why this was drafted."""
+
+    draft_id: str = Field(pattern=r"^[0-9a-f-]{36}$")
+    run_id: str
+    title: str = Field(max_length=200)
+    summary: str = Field(default="", max_length=8000)
+    files: dict[str, str] = Field(min_length=1, max_length=8)
+    base_commit: str = Field(pattern=HEX40)
+    base_digest: str = Field(pattern=HEX64)  # the live mechanism that the draft was written against
+    generator: str = Field(max_length=200)  # "catalog (scripted, not a language model)" or model
+    operator: str = Field(default="", max_length=60)  # the approved operator that it varies
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    diagnosis: dict[str, Any] = Field(default_factory=dict)
+    rounds: list[Round] = Field(default_factory=list, max_length=8)
+    after_trial: int = Field(default=0, ge=0)
+
+
+class Submitted(Wire):
+    """The state of a draft on the platform. `final` means that it will not change by itself."""
+
+    draft_id: str
+    proposal: int | None
+    state: str
+    reason: str = ""
+
+
+class Ack(Wire):
+    """The door took it; `last_trial` is the highest number stored for the run, if it is about one."""
+
+    ok: Literal[True] = True
+    last_trial: int | None = None
+
+
+class Refusal(Wire):
+    """An error answer."""
+
+    error: str
+    message: str
