@@ -207,7 +207,8 @@ class Submitted(Wire):
 
 
 class Ack(Wire):
-    """The door took it; `last_trial` is the highest number stored for the run, if it is about one."""
+    """The door took it; `last_trial` is the highest number stored for the run, if it is about
+    one."""
 
     ok: Literal[True] = True
     last_trial: int | None = None

@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from config.environment import database, flag, names, secret_key
 from csp.constants import NONCE, SELF
+
+from config.environment import database, flag, names, secret_key
 
 ROOT = Path(__file__).resolve().parents[2]
 VAR = Path(os.environ.get("ESCAPEMENT_VAR", ROOT / "var")).resolve()

@@ -5,13 +5,12 @@ The database holds the invariants that it can hold. Nothing here changes a state
 
 from __future__ import annotations
 
-
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from runs.models import Run, Runner, Target
 
 from proposals.states import State
-from runs.models import Run, Runner, Target
 
 
 def _choices(values: type[State]) -> list[tuple[str, str]]:
@@ -298,5 +297,3 @@ class StopRelease(models.Model):
 
     def __str__(self) -> str:
         return f"release of {self.stop_id}"
-
-
