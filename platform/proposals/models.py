@@ -38,6 +38,8 @@ class Proposal(models.Model):
     diagnosis = models.JSONField(default=dict, blank=True)
     rounds = models.JSONField(default=list, blank=True)
     after_trial = models.PositiveIntegerField(default=0)
+    # What guarded mode decided about it, or in shadow mode would have: decision, mode, reasons.
+    automatic = models.JSONField(default=dict, blank=True)
     similar_to = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT)
 
     mechanism_path = models.CharField(max_length=100)
@@ -87,7 +89,8 @@ class Screening(models.Model):
     image_id = models.CharField(max_length=100, blank=True)
     policy_digest = models.CharField(max_length=64, blank=True)
     verdict = models.JSONField(default=dict, blank=True)  # proposals.policy.Verdict as data
-    claimed_at = models.DateTimeField(null=True, blank=True)
+    claimed_at = models.DateTimeField(null=True, blank=True)  # renewed while it makes progress
+    not_before = models.DateTimeField(null=True, blank=True)  # backoff after could-not-look
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -133,6 +136,9 @@ class Review(models.Model):
     shown = models.JSONField(default=dict, blank=True)  # what the page showed, as digests
     standing = models.CharField(max_length=10, choices=Standing, default=Standing.VALID)
     void_reason = models.TextField(blank=True)
+    consumed_by = models.ForeignKey(
+        "Activation", null=True, blank=True, on_delete=models.PROTECT, related_name="approvals"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
 
@@ -143,6 +149,16 @@ class Review(models.Model):
                 fields=("proposal", "reviewer"),
                 condition=Q(standing="valid", reviewer__isnull=False),
                 name="one_valid_review_a_person",
+            ),
+            models.UniqueConstraint(
+                fields=("proposal",),
+                condition=Q(standing="valid", reviewer__isnull=True),
+                name="one_valid_review_by_policy",
+            ),
+            models.CheckConstraint(
+                condition=Q(standing="consumed", consumed_by__isnull=False)
+                | (~Q(standing="consumed") & Q(consumed_by__isnull=True)),
+                name="consumed_names_its_activation",
             ),
             models.CheckConstraint(
                 condition=Q(reviewer__isnull=False, by_policy="")
@@ -198,6 +214,7 @@ class Activation(models.Model):
     live_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     judged_at = models.DateTimeField(null=True, blank=True)  # the canary's verdict was given
+    canary = models.JSONField(default=dict, blank=True)  # that verdict, with its numbers
 
     class Meta:
         ordering = ("-id",)
