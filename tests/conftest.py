@@ -1,0 +1,103 @@
+"""What all tests share: a var folder of their own, the real engine, a real browser.
+
+Not a place for fixtures of one part: those stand beside its tests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from sandbox.backends import Backend
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGE_SECONDS = 600
+
+# Before Django reads its settings, and for each xdist worker anew: no test may ever touch the
+# var/ of a person who works in this folder. (This is why pyproject names no settings module:
+# pytest-django would load the settings before this file.)
+VAR = Path(tempfile.mkdtemp(prefix="escapement-test-"))
+os.environ["ESCAPEMENT_VAR"] = str(VAR)
+os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+os.environ.pop("DATABASE_URL", None)  # tests of PostgreSQL start a server of their own
+# Playwright keeps an event loop in this thread, and Django would refuse the database beside it.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+sys.path[:0] = [p for p in (str(ROOT), str(ROOT / "platform")) if p not in sys.path]
+
+import django  # noqa: E402
+
+django.setup()
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(VAR, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that is marked `engine` gets the engine, whether it asks for it or not."""
+    for item in items:
+        names = getattr(item, "fixturenames", None)
+        if names is not None and item.get_closest_marker("engine") and "engine" not in names:
+            names.insert(0, "engine")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Backend:
+    """The real Docker backend, with the sandbox image built. Missing: a failure, never a skip."""
+    from sandbox.backends import get_backend
+
+    command = [sys.executable, "-m", "sandbox", "image"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=IMAGE_SECONDS, check=False
+    )
+    if done.returncode:
+        pytest.fail(
+            "the sandbox image can't be had; `make setup` starts the engine and builds it.\n"
+            f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}",
+            pytrace=False,
+        )
+    try:
+        return get_backend()
+    except Exception as error:
+        pytest.fail(f"no sandbox engine: {error}\nFix: make setup", pytrace=False)
+
+
+def chromium() -> str:
+    """The path of a Chromium on this machine."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.fail("no Chromium for the browser tests; `make test` installs it", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real, headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    # Chromium's own sandbox does not start for root; only our own pages are opened in it.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        chrome = playwright.chromium.launch(executable_path=chromium(), args=arguments)
+        yield chrome
+        chrome.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page in a context of its own: no cookie of another test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(15_000)
+    yield context.new_page()
+    context.close()
