@@ -7,226 +7,550 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('runs', '0001_initial'),
+        ("runs", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='PolicyVersion',
+            name="PolicyVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('digest', models.CharField(max_length=64)),
-                ('text', models.TextField()),
-                ('mode', models.CharField(max_length=10)),
-                ('loaded_by', models.CharField(max_length=200)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('editor', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("digest", models.CharField(max_length=64)),
+                ("text", models.TextField()),
+                ("mode", models.CharField(max_length=10)),
+                ("loaded_by", models.CharField(max_length=200)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "editor",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-id',),
+                "ordering": ("-id",),
             },
         ),
         migrations.CreateModel(
-            name='Proposal',
+            name="Proposal",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('draft_id', models.UUIDField(unique=True)),
-                ('name', models.CharField(max_length=60)),
-                ('title', models.CharField(max_length=200)),
-                ('summary', models.TextField(blank=True)),
-                ('generator', models.CharField(max_length=200)),
-                ('operator', models.CharField(blank=True, max_length=60)),
-                ('recognised', models.CharField(blank=True, max_length=60)),
-                ('parameters', models.JSONField(blank=True, default=dict)),
-                ('diagnosis', models.JSONField(blank=True, default=dict)),
-                ('rounds', models.JSONField(blank=True, default=list)),
-                ('after_trial', models.PositiveIntegerField(default=0)),
-                ('automatic', models.JSONField(blank=True, default=dict)),
-                ('mechanism_path', models.CharField(max_length=100)),
-                ('branch', models.CharField(max_length=100)),
-                ('base_commit', models.CharField(max_length=40)),
-                ('base_digest', models.CharField(max_length=64)),
-                ('commit', models.CharField(max_length=40)),
-                ('tree', models.CharField(max_length=40)),
-                ('digest', models.CharField(max_length=64)),
-                ('state', models.CharField(choices=[('submitted', 'submitted'), ('screening', 'screening'), ('failed', 'failed'), ('passed', 'passed'), ('approved', 'approved'), ('rejected', 'rejected'), ('activating', 'activating'), ('live', 'live'), ('refused', 'refused'), ('superseded', 'superseded'), ('rolled_back', 'rolled back'), ('withdrawn', 'withdrawn'), ('expired', 'expired')], default=proposals.states.State['SUBMITTED'], max_length=12)),
-                ('state_reason', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('changed_at', models.DateTimeField(auto_now=True)),
-                ('expires_at', models.DateTimeField()),
-                ('requester', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='requested', to=settings.AUTH_USER_MODEL)),
-                ('run', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to='runs.run')),
-                ('runner', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to='runs.runner')),
-                ('similar_to', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to='proposals.proposal')),
-                ('target', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='proposals', to='runs.target')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("draft_id", models.UUIDField(unique=True)),
+                ("name", models.CharField(max_length=60)),
+                ("title", models.CharField(max_length=200)),
+                ("summary", models.TextField(blank=True)),
+                ("generator", models.CharField(max_length=200)),
+                ("operator", models.CharField(blank=True, max_length=60)),
+                ("recognised", models.CharField(blank=True, max_length=60)),
+                ("parameters", models.JSONField(blank=True, default=dict)),
+                ("diagnosis", models.JSONField(blank=True, default=dict)),
+                ("rounds", models.JSONField(blank=True, default=list)),
+                ("after_trial", models.PositiveIntegerField(default=0)),
+                ("automatic", models.JSONField(blank=True, default=dict)),
+                ("mechanism_path", models.CharField(max_length=100)),
+                ("branch", models.CharField(max_length=100)),
+                ("base_commit", models.CharField(max_length=40)),
+                ("base_digest", models.CharField(max_length=64)),
+                ("commit", models.CharField(max_length=40)),
+                ("tree", models.CharField(max_length=40)),
+                ("digest", models.CharField(max_length=64)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("submitted", "submitted"),
+                            ("screening", "screening"),
+                            ("failed", "failed"),
+                            ("passed", "passed"),
+                            ("approved", "approved"),
+                            ("rejected", "rejected"),
+                            ("activating", "activating"),
+                            ("live", "live"),
+                            ("refused", "refused"),
+                            ("superseded", "superseded"),
+                            ("rolled_back", "rolled back"),
+                            ("withdrawn", "withdrawn"),
+                            ("expired", "expired"),
+                        ],
+                        default=proposals.states.State["SUBMITTED"],
+                        max_length=12,
+                    ),
+                ),
+                ("state_reason", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("changed_at", models.DateTimeField(auto_now=True)),
+                ("expires_at", models.DateTimeField()),
+                (
+                    "requester",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="requested",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="runs.run",
+                    ),
+                ),
+                (
+                    "runner",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="runs.runner",
+                    ),
+                ),
+                (
+                    "similar_to",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="proposals.proposal",
+                    ),
+                ),
+                (
+                    "target",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="proposals",
+                        to="runs.target",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-id',),
+                "ordering": ("-id",),
             },
         ),
         migrations.CreateModel(
-            name='Activation',
+            name="Activation",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('version', models.PositiveIntegerField()),
-                ('kind', models.CharField(choices=[('seed', 'Seed'), ('approval', 'Approval'), ('policy', 'Policy'), ('rollback', 'Rollback'), ('auto_rollback', 'Auto Rollback'), ('revert', 'Revert')], max_length=14)),
-                ('mechanism', models.CharField(max_length=60)),
-                ('mechanism_path', models.CharField(max_length=100)),
-                ('commit', models.CharField(max_length=40)),
-                ('digest', models.CharField(max_length=64)),
-                ('state', models.CharField(choices=[('activating', 'Activating'), ('live', 'Live'), ('refused', 'Refused'), ('superseded', 'Superseded'), ('rolled_back', 'Rolled Back')], default='activating', max_length=12)),
-                ('reason', models.TextField(blank=True)),
-                ('requested_by', models.CharField(max_length=200)),
-                ('digest_attested', models.CharField(blank=True, max_length=64)),
-                ('attested_by', models.CharField(blank=True, max_length=60)),
-                ('at_trial', models.PositiveIntegerField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('live_at', models.DateTimeField(blank=True, null=True)),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
-                ('judged_at', models.DateTimeField(blank=True, null=True)),
-                ('canary', models.JSONField(blank=True, default=dict)),
-                ('restores', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to='proposals.activation')),
-                ('target', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='activations', to='runs.target')),
-                ('proposal', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='activations', to='proposals.proposal')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("version", models.PositiveIntegerField()),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("seed", "Seed"),
+                            ("approval", "Approval"),
+                            ("policy", "Policy"),
+                            ("rollback", "Rollback"),
+                            ("auto_rollback", "Auto Rollback"),
+                            ("revert", "Revert"),
+                        ],
+                        max_length=14,
+                    ),
+                ),
+                ("mechanism", models.CharField(max_length=60)),
+                ("mechanism_path", models.CharField(max_length=100)),
+                ("commit", models.CharField(max_length=40)),
+                ("digest", models.CharField(max_length=64)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("activating", "Activating"),
+                            ("live", "Live"),
+                            ("refused", "Refused"),
+                            ("superseded", "Superseded"),
+                            ("rolled_back", "Rolled Back"),
+                        ],
+                        default="activating",
+                        max_length=12,
+                    ),
+                ),
+                ("reason", models.TextField(blank=True)),
+                ("requested_by", models.CharField(max_length=200)),
+                ("digest_attested", models.CharField(blank=True, max_length=64)),
+                ("attested_by", models.CharField(blank=True, max_length=60)),
+                ("at_trial", models.PositiveIntegerField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("live_at", models.DateTimeField(blank=True, null=True)),
+                ("ended_at", models.DateTimeField(blank=True, null=True)),
+                ("judged_at", models.DateTimeField(blank=True, null=True)),
+                ("canary", models.JSONField(blank=True, default=dict)),
+                (
+                    "restores",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="proposals.activation",
+                    ),
+                ),
+                (
+                    "target",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="activations",
+                        to="runs.target",
+                    ),
+                ),
+                (
+                    "proposal",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="activations",
+                        to="proposals.proposal",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-id',),
+                "ordering": ("-id",),
             },
         ),
         migrations.CreateModel(
-            name='Review',
+            name="Review",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('by_policy', models.CharField(blank=True, max_length=64)),
-                ('decision', models.CharField(choices=[('approve', 'Approve'), ('reject', 'Reject')], max_length=10)),
-                ('reason', models.TextField()),
-                ('binding', models.JSONField(default=dict)),
-                ('binding_digest', models.CharField(max_length=64)),
-                ('shown', models.JSONField(blank=True, default=dict)),
-                ('standing', models.CharField(choices=[('valid', 'Valid'), ('consumed', 'Consumed'), ('voided', 'Voided')], default='valid', max_length=10)),
-                ('void_reason', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('expires_at', models.DateTimeField()),
-                ('consumed_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='approvals', to='proposals.activation')),
-                ('proposal', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='reviews', to='proposals.proposal')),
-                ('reviewer', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("by_policy", models.CharField(blank=True, max_length=64)),
+                (
+                    "decision",
+                    models.CharField(
+                        choices=[("approve", "Approve"), ("reject", "Reject")], max_length=10
+                    ),
+                ),
+                ("reason", models.TextField()),
+                ("binding", models.JSONField(default=dict)),
+                ("binding_digest", models.CharField(max_length=64)),
+                ("shown", models.JSONField(blank=True, default=dict)),
+                (
+                    "standing",
+                    models.CharField(
+                        choices=[
+                            ("valid", "Valid"),
+                            ("consumed", "Consumed"),
+                            ("voided", "Voided"),
+                        ],
+                        default="valid",
+                        max_length=10,
+                    ),
+                ),
+                ("void_reason", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("expires_at", models.DateTimeField()),
+                (
+                    "consumed_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="approvals",
+                        to="proposals.activation",
+                    ),
+                ),
+                (
+                    "proposal",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="reviews",
+                        to="proposals.proposal",
+                    ),
+                ),
+                (
+                    "reviewer",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ('id',),
+                "ordering": ("id",),
             },
         ),
         migrations.CreateModel(
-            name='Screening',
+            name="Screening",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('commit', models.CharField(max_length=40)),
-                ('phase', models.CharField(choices=[('queued', 'Queued'), ('running', 'Running'), ('done', 'Done'), ('cancelled', 'Cancelled')], default='queued', max_length=10)),
-                ('attempt', models.PositiveSmallIntegerField(default=0)),
-                ('progress', models.CharField(blank=True, max_length=300)),
-                ('outcome', models.CharField(blank=True, max_length=20)),
-                ('report', models.JSONField(blank=True, default=dict)),
-                ('evidence_digest', models.CharField(blank=True, max_length=64)),
-                ('image_id', models.CharField(blank=True, max_length=100)),
-                ('policy_digest', models.CharField(blank=True, max_length=64)),
-                ('verdict', models.JSONField(blank=True, default=dict)),
-                ('claimed_at', models.DateTimeField(blank=True, null=True)),
-                ('not_before', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('proposal', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='screenings', to='proposals.proposal')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("commit", models.CharField(max_length=40)),
+                (
+                    "phase",
+                    models.CharField(
+                        choices=[
+                            ("queued", "Queued"),
+                            ("running", "Running"),
+                            ("done", "Done"),
+                            ("cancelled", "Cancelled"),
+                        ],
+                        default="queued",
+                        max_length=10,
+                    ),
+                ),
+                ("attempt", models.PositiveSmallIntegerField(default=0)),
+                ("progress", models.CharField(blank=True, max_length=300)),
+                ("outcome", models.CharField(blank=True, max_length=20)),
+                ("report", models.JSONField(blank=True, default=dict)),
+                ("evidence_digest", models.CharField(blank=True, max_length=64)),
+                ("image_id", models.CharField(blank=True, max_length=100)),
+                ("policy_digest", models.CharField(blank=True, max_length=64)),
+                ("verdict", models.JSONField(blank=True, default=dict)),
+                ("claimed_at", models.DateTimeField(blank=True, null=True)),
+                ("not_before", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "proposal",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="screenings",
+                        to="proposals.proposal",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-id',),
+                "ordering": ("-id",),
             },
         ),
         migrations.CreateModel(
-            name='Stop',
+            name="Stop",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('scope', models.CharField(choices=[('autonomy', 'Autonomy'), ('target', 'Target')], max_length=10)),
-                ('reason', models.TextField()),
-                ('engaged_by', models.CharField(max_length=200)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('released_at', models.DateTimeField(blank=True, null=True)),
-                ('target', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to='runs.target')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "scope",
+                    models.CharField(
+                        choices=[("autonomy", "Autonomy"), ("target", "Target")], max_length=10
+                    ),
+                ),
+                ("reason", models.TextField()),
+                ("engaged_by", models.CharField(max_length=200)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("released_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "target",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="runs.target",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-id',),
+                "ordering": ("-id",),
             },
         ),
         migrations.CreateModel(
-            name='StopRelease',
+            name="StopRelease",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('reason', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('person', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL)),
-                ('stop', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='releases', to='proposals.stop')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("reason", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "person",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+                (
+                    "stop",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="releases",
+                        to="proposals.stop",
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='proposal',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['submitted', 'screening', 'failed', 'passed', 'approved', 'rejected', 'activating', 'live', 'refused', 'superseded', 'rolled_back', 'withdrawn', 'expired'])), name='known_state'),
+            model_name="proposal",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [
+                            "submitted",
+                            "screening",
+                            "failed",
+                            "passed",
+                            "approved",
+                            "rejected",
+                            "activating",
+                            "live",
+                            "refused",
+                            "superseded",
+                            "rolled_back",
+                            "withdrawn",
+                            "expired",
+                        ],
+                    )
+                ),
+                name="known_state",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='activation',
-            constraint=models.UniqueConstraint(fields=('target', 'version'), name='one_activation_a_version'),
+            model_name="activation",
+            constraint=models.UniqueConstraint(
+                fields=("target", "version"), name="one_activation_a_version"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='activation',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'live')), fields=('target',), name='one_live_a_target'),
+            model_name="activation",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "live")), fields=("target",), name="one_live_a_target"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='activation',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'activating')), fields=('target',), name='one_activating_a_target'),
+            model_name="activation",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "activating")),
+                fields=("target",),
+                name="one_activating_a_target",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='activation',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind__in', ['approval', 'policy'])), fields=('proposal',), name='one_approval_one_activation'),
+            model_name="activation",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("kind__in", ["approval", "policy"])),
+                fields=("proposal",),
+                name="one_approval_one_activation",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='activation',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 'live'), _negated=True), ('digest_attested', models.F('digest')), _connector='OR'), name='live_only_as_attested'),
+            model_name="activation",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state", "live"), _negated=True),
+                    ("digest_attested", models.F("digest")),
+                    _connector="OR",
+                ),
+                name="live_only_as_attested",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='review',
-            constraint=models.UniqueConstraint(condition=models.Q(('reviewer__isnull', False), ('standing', 'valid')), fields=('proposal', 'reviewer'), name='one_valid_review_a_person'),
+            model_name="review",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("reviewer__isnull", False), ("standing", "valid")),
+                fields=("proposal", "reviewer"),
+                name="one_valid_review_a_person",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='review',
-            constraint=models.UniqueConstraint(condition=models.Q(('reviewer__isnull', True), ('standing', 'valid')), fields=('proposal',), name='one_valid_review_by_policy'),
+            model_name="review",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("reviewer__isnull", True), ("standing", "valid")),
+                fields=("proposal",),
+                name="one_valid_review_by_policy",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='review',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('consumed_by__isnull', False), ('standing', 'consumed')), models.Q(models.Q(('standing', 'consumed'), _negated=True), ('consumed_by__isnull', True)), _connector='OR'), name='consumed_names_its_activation'),
+            model_name="review",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("consumed_by__isnull", False), ("standing", "consumed")),
+                    models.Q(
+                        models.Q(("standing", "consumed"), _negated=True),
+                        ("consumed_by__isnull", True),
+                    ),
+                    _connector="OR",
+                ),
+                name="consumed_names_its_activation",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='review',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('by_policy', ''), ('reviewer__isnull', False)), models.Q(('reviewer__isnull', True), models.Q(('by_policy', ''), _negated=True)), _connector='OR'), name='a_person_or_the_policy'),
+            model_name="review",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("by_policy", ""), ("reviewer__isnull", False)),
+                    models.Q(
+                        ("reviewer__isnull", True), models.Q(("by_policy", ""), _negated=True)
+                    ),
+                    _connector="OR",
+                ),
+                name="a_person_or_the_policy",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='screening',
-            constraint=models.UniqueConstraint(condition=models.Q(('phase__in', ['queued', 'running'])), fields=('proposal',), name='one_open_screening'),
+            model_name="screening",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("phase__in", ["queued", "running"])),
+                fields=("proposal",),
+                name="one_open_screening",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='stop',
-            constraint=models.UniqueConstraint(condition=models.Q(('released_at__isnull', True), ('scope', 'target')), fields=('target',), name='one_open_stop_a_target'),
+            model_name="stop",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("released_at__isnull", True), ("scope", "target")),
+                fields=("target",),
+                name="one_open_stop_a_target",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='stop',
-            constraint=models.UniqueConstraint(condition=models.Q(('released_at__isnull', True), ('scope', 'autonomy')), fields=('scope',), name='one_open_stop_of_autonomy'),
+            model_name="stop",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("released_at__isnull", True), ("scope", "autonomy")),
+                fields=("scope",),
+                name="one_open_stop_of_autonomy",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='stop',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('scope', 'autonomy'), ('target__isnull', True)), models.Q(('scope', 'target'), ('target__isnull', False)), _connector='OR'), name='target_stop_names_target'),
+            model_name="stop",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("scope", "autonomy"), ("target__isnull", True)),
+                    models.Q(("scope", "target"), ("target__isnull", False)),
+                    _connector="OR",
+                ),
+                name="target_stop_names_target",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='stoprelease',
-            constraint=models.UniqueConstraint(fields=('stop', 'person'), name='one_release_a_person'),
+            model_name="stoprelease",
+            constraint=models.UniqueConstraint(
+                fields=("stop", "person"), name="one_release_a_person"
+            ),
         ),
     ]
