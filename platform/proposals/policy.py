@@ -214,7 +214,7 @@ def judge(policy: Policy, evidence: Evidence, context: Context) -> Verdict:
         reasons = _Reasons()
         _gates(policy, evidence, reasons)
         _guards(policy, evidence, context, reasons)
-    except Exception as error:  # noqa: BLE001 - whatever went wrong, nobody may approve on it
+    except Exception as error:  # whatever went wrong, nobody may approve on it
         return Verdict(
             decision=Decision.DENY,
             quorum=99,
