@@ -1,0 +1,415 @@
+"""A small GPT trainer on bytes; the only file that knows torch. Run as `python -m runner.train`.
+
+Trains one configuration for a time budget and prints summary lines (`val_bpb: 3.412`). On a CPU
+the budget counts processor seconds, not wall time, so that what else runs on the host does not
+change a trial's result; whoever starts this process sets the deadline in wall time. It decides
+nothing about the search, and retries nothing: a failure is a line, a message and an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (torch's own name)
+
+from runner.corpus import CorpusError, prepare, read
+from runner.gpt_space import SEQUENCE_LENGTH, SPACE
+
+VOCABULARY = 256
+VALIDATION_SEQUENCES = 256
+SOFT_CAP = 15.0
+MUON_MOMENTUM = 0.95
+NAN_ABOVE = 100.0
+PROGRESS_SECONDS = 0.5
+LOCKED = ("DEPTH", "ASPECT_RATIO")
+EXIT_CODES = {"crash": 1, "nan": 3, "oom": 4, "constraint": 5, "infrastructure": 6}
+
+
+class TrainingFailure(Exception):
+    """This trial gives no metric; `failure` is its class."""
+
+    def __init__(self, failure: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What the knobs make of the model."""
+
+    depth: int
+    width: int
+    head_dim: int
+    windows: tuple[int, ...]
+
+    @classmethod
+    def of(cls, knobs: Mapping[str, Any]) -> Shape:
+        """Width is depth times aspect ratio, rounded up to whole heads (as in nanochat)."""
+        depth, head_dim = int(knobs["DEPTH"]), int(knobs["HEAD_DIM"])
+        width = -(-depth * int(knobs["ASPECT_RATIO"]) // head_dim) * head_dim
+        pattern = str(knobs["WINDOW_PATTERN"])
+        sizes = {"L": SEQUENCE_LENGTH, "S": SEQUENCE_LENGTH // 4}
+        if not pattern or set(pattern) - set(sizes):
+            raise TrainingFailure("constraint", f"WINDOW_PATTERN {pattern!r}: use S and L alone")
+        windows = [sizes[pattern[i % len(pattern)]] for i in range(depth)]
+        if len(pattern) > 1:
+            windows[-1] = SEQUENCE_LENGTH
+        return cls(depth=depth, width=width, head_dim=head_dim, windows=tuple(windows))
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.size(-1),))
+
+
+class Block(nn.Module):
+    """Attention within a window, then a squared-ReLU MLP; both on normalised input."""
+
+    mask: Tensor | None
+
+    def __init__(self, shape: Shape, window: int) -> None:
+        super().__init__()
+        self.heads, self.head_dim = shape.width // shape.head_dim, shape.head_dim
+        self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=False)
+        self.out = nn.Linear(shape.width, shape.width, bias=False)
+        self.up = nn.Linear(shape.width, 4 * shape.width, bias=False)
+        self.down = nn.Linear(4 * shape.width, shape.width, bias=False)
+        distance = torch.arange(SEQUENCE_LENGTH)[:, None] - torch.arange(SEQUENCE_LENGTH)
+        windowed = (distance >= 0) & (distance < window)
+        self.register_buffer("mask", None if window >= SEQUENCE_LENGTH else windowed)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """One layer; `cos` and `sin` are the rotary positions."""
+        batch, length, width = x.shape
+        parts = self.qkv(_norm(x)).view(batch, length, 3, self.heads, self.head_dim)
+        q, k, v = parts.permute(2, 0, 3, 1, 4)
+        q, k = _norm(_rotate(q, cos, sin)), _norm(_rotate(k, cos, sin))
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=self.mask, is_causal=self.mask is None
+        )
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        result: Tensor = x + self.down(F.relu(self.up(_norm(x))).square())
+        return result
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
+
+
+class GPT(nn.Module):
+    """The model. Per-layer scalars mix the residual stream and the embedding into each layer."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, shape.width)
+        self.blocks = nn.ModuleList(Block(shape, window) for window in shape.windows)
+        self.unembedding = nn.Linear(shape.width, VOCABULARY, bias=False)
+        self.residual = nn.Parameter(torch.ones(shape.depth))
+        self.shortcut = nn.Parameter(torch.full((shape.depth,), 0.1))
+        half = shape.head_dim // 2
+        frequency = 10_000 ** (-torch.arange(half) / half)
+        angle = torch.arange(SEQUENCE_LENGTH)[:, None] * frequency
+        self.register_buffer("cos", angle.cos())
+        self.register_buffer("sin", angle.sin())
+        self._initialise(shape)
+
+    def _initialise(self, shape: Shape) -> None:
+        bound = math.sqrt(3 / shape.width)
+        nn.init.normal_(self.embedding.weight)
+        nn.init.normal_(self.unembedding.weight, std=0.001)
+        for block in self.blocks:
+            assert isinstance(block, Block)  # noqa: S101 (for the type checker)
+            nn.init.uniform_(block.qkv.weight, -bound, bound)
+            nn.init.uniform_(block.up.weight, -bound, bound)
+            nn.init.zeros_(block.out.weight)
+            nn.init.zeros_(block.down.weight)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits for the next byte, softly capped."""
+        x = start = _norm(self.embedding(inputs))
+        for i, block in enumerate(self.blocks):
+            x = block(self.residual[i] * x + self.shortcut[i] * start, self.cos, self.sin)
+        logits: Tensor = self.unembedding(_norm(x)).float()
+        capped: Tensor = SOFT_CAP * torch.tanh(logits / SOFT_CAP)
+        return capped
+
+
+class Muon:
+    """Momentum, orthogonalised by Newton-Schulz steps, for matrices; decoupled weight decay."""
+
+    def __init__(self, matrices: list[Tensor], *, rate: float, decay: float) -> None:
+        self.matrices, self.rate, self.decay = matrices, rate, decay
+        self.momentum = [torch.zeros_like(m) for m in matrices]
+
+    @torch.no_grad()
+    def step(self, scale: float) -> None:
+        """One update at `scale` times the rate."""
+        rate = self.rate * scale
+        for matrix, momentum in zip(self.matrices, self.momentum, strict=True):
+            if matrix.grad is None:
+                continue
+            momentum.lerp_(matrix.grad, 1 - MUON_MOMENTUM)
+            update = _orthogonal(matrix.grad.lerp(momentum, MUON_MOMENTUM))
+            ratio = math.sqrt(max(1.0, matrix.size(0) / matrix.size(1)))
+            matrix.mul_(1 - rate * self.decay).add_(update, alpha=-rate * ratio)
+
+
+def _orthogonal(gradient: Tensor) -> Tensor:
+    tall = gradient.size(0) > gradient.size(1)
+    x = gradient.T if tall else gradient
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        product = x @ x.T
+        x = 3.4445 * x + (-4.7750 * product + 2.0315 * product @ product) @ x
+    return x.T if tall else x
+
+
+class Optimizers:
+    """Muon for the blocks' matrices, AdamW for embedding, unembedding and scalars."""
+
+    def __init__(self, model: GPT, shape: Shape, knobs: Mapping[str, Any]) -> None:
+        first, second = (float(part) for part in str(knobs["ADAM_BETAS"]).split(","))
+        by_width = (shape.width / 64) ** -0.5
+        groups = [
+            (list(model.embedding.parameters()), float(knobs["EMBEDDING_LR"]) * by_width),
+            (list(model.unembedding.parameters()), float(knobs["UNEMBEDDING_LR"]) * by_width),
+            ([model.residual, model.shortcut], float(knobs["SCALAR_LR"]) * 0.1),
+        ]
+        self.rates = [rate for _, rate in groups]
+        self.adam = torch.optim.AdamW(
+            [{"params": p, "lr": r} for p, r in groups],
+            betas=(first, second),
+            eps=1e-10,
+            weight_decay=0.0,
+        )
+        self.muon = Muon(
+            list(model.blocks.parameters()),
+            rate=float(knobs["MATRIX_LR"]),
+            decay=float(knobs["WEIGHT_DECAY"]),
+        )
+
+    def step(self, scale: float) -> None:
+        """One update of everything at `scale` times each rate."""
+        for group, rate in zip(self.adam.param_groups, self.rates, strict=True):
+            group["lr"] = rate * scale
+        self.adam.step()
+        self.muon.step(scale)
+
+
+def schedule(progress: float, knobs: Mapping[str, Any]) -> float:
+    """The learning rates' factor at `progress` (0 to 1) of the budget."""
+    warmup, warmdown = float(knobs["WARMUP_RATIO"]), float(knobs["WARMDOWN_RATIO"])
+    final = float(knobs["FINAL_LR_FRAC"])
+    if progress < warmup:
+        return max(progress / warmup, 0.01)
+    if warmdown > 0 and progress > 1 - warmdown:
+        left = max(0.0, 1 - progress) / warmdown
+        return left + (1 - left) * final
+    return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one training did."""
+
+    steps: int
+    tokens: int
+    seconds: float
+
+
+def _batches(data: Tensor, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    starts = torch.randint(0, data.numel() - SEQUENCE_LENGTH - 1, (rows,), generator=generator)
+    index = starts[:, None] + torch.arange(SEQUENCE_LENGTH + 1)
+    window = data[index].long()
+    return window[:, :-1], window[:, 1:]
+
+
+def _loss(model: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(model(inputs).view(-1, VOCABULARY), targets.reshape(-1))
+
+
+def train(
+    model: GPT,
+    optimizers: Optimizers,
+    data: Tensor,
+    knobs: Mapping[str, Any],
+    *,
+    budget_seconds: float,
+    max_steps: int,
+    seed: int,
+    clock: Callable[[], float] = time.process_time,
+) -> Run:
+    """Train until the budget (or `max_steps`, if not 0) is used up; always at least one step.
+
+    A batch that the budget cuts short is thrown away: its time was spent, as on any machine.
+    """
+    rows = int(knobs["DEVICE_BATCH_SIZE"])
+    parts = int(knobs["TOTAL_BATCH_SIZE"]) // (rows * SEQUENCE_LENGTH)
+    generator = torch.Generator().manual_seed(seed)
+    torch.autograd.backward(_loss(model, *_batches(data, 1, generator.clone_state())))  # warm up
+    model.zero_grad(set_to_none=True)
+    step, start, told = 0, clock(), 0.0
+
+    def used() -> float:
+        return step / max_steps if max_steps else (clock() - start) / budget_seconds
+
+    def spent() -> bool:
+        return step > 0 and used() >= 1
+
+    while not spent():
+        model.zero_grad(set_to_none=True)
+        total, done = 0.0, 0
+        while done < parts and not spent():
+            loss = _loss(model, *_batches(data, rows, generator)) / parts
+            torch.autograd.backward(loss)
+            total, done = total + loss.item(), done + 1
+        if done < parts:
+            break
+        if not math.isfinite(total) or total > NAN_ABOVE:
+            raise TrainingFailure("nan", f"the training loss is {total} at step {step}")
+        optimizers.step(schedule(min(1.0, used()), knobs))
+        step += 1
+        if clock() - start >= told + PROGRESS_SECONDS:
+            told = clock() - start
+            sys.stdout.write(f"trained {told:.1f} s, step {step}, loss {total:.3f}\n")
+            sys.stdout.flush()
+    return Run(steps=step, tokens=step * parts * rows * SEQUENCE_LENGTH, seconds=clock() - start)
+
+
+@torch.no_grad()
+def bits_per_byte(model: GPT, data: Tensor) -> float:
+    """Nats over (ln 2 x bytes) on the same evenly spaced held-out sequences each time."""
+    room = data.numel() - SEQUENCE_LENGTH - 1
+    starts = torch.linspace(0, room, VALIDATION_SEQUENCES, dtype=torch.float64).long()
+    nats = 0.0
+    for chunk in torch.split(starts, 32):
+        window = data[chunk[:, None] + torch.arange(SEQUENCE_LENGTH + 1)].long()
+        loss = _loss(model, window[:, :-1], window[:, 1:])
+        nats += loss.item() * chunk.numel() * SEQUENCE_LENGTH
+    return nats / (math.log(2) * VALIDATION_SEQUENCES * SEQUENCE_LENGTH)
+
+
+def checked_knobs(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults with `given` over them; a locked knob may be set here, unlike in the benchmark."""
+    if unknown := sorted(set(given) - set(SPACE)):
+        raise TrainingFailure("constraint", f"unknown knobs {unknown}; known: {sorted(SPACE)}")
+    knobs = {**SPACE.defaults(), **given}
+    wrong = [f"{n}: {p}" for n in SPACE if n not in LOCKED and (p := SPACE[n].problem(knobs[n]))]
+    wrong += [p for rule in SPACE.constraints if (p := rule.problem(knobs))]
+    if wrong:
+        raise TrainingFailure("constraint", "; ".join(wrong))
+    return knobs
+
+
+def experiment(options: argparse.Namespace) -> dict[str, Any]:
+    """Prepare, train, evaluate; the summary's lines in their order."""
+    started = time.monotonic()
+    knobs = checked_knobs(json.loads(options.knobs))
+    path, digest, train_bytes = _corpus(options)
+    text, held_out = read(path, digest=digest, train_bytes=train_bytes)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    shape = Shape.of(knobs)
+    model = GPT(shape)
+    run = train(
+        model,
+        Optimizers(model, shape, knobs),
+        torch.frombuffer(bytearray(text), dtype=torch.uint8),
+        knobs,
+        budget_seconds=options.budget_seconds,
+        max_steps=options.max_steps,
+        seed=options.seed,
+        clock=lambda: time.process_time() / options.threads,
+    )
+    metric = bits_per_byte(model, torch.frombuffer(bytearray(held_out), dtype=torch.uint8))
+    if not math.isfinite(metric):
+        raise TrainingFailure("nan", f"the validation loss is {metric}")
+    return {
+        "val_bpb": f"{metric:.6f}",
+        "training_seconds": f"{run.seconds:.2f}",
+        "total_seconds": f"{time.monotonic() - started:.2f}",
+        "peak_memory_mb": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.1f}",
+        "total_tokens": run.tokens,
+        "num_steps": run.steps,
+        "num_params": sum(p.numel() for p in model.parameters()),
+        "depth": shape.depth,
+        "width": shape.width,
+        "threads": options.threads,
+        "torch_version": torch.__version__,
+        "corpus_digest": digest,
+    }
+
+
+def _corpus(options: argparse.Namespace) -> tuple[Path, str, int]:
+    if options.corpus:
+        path, digest, train_bytes = options.corpus.rsplit(":", 2)
+        return Path(path), digest, int(train_bytes)
+    corpus = prepare(options.cache)
+    return corpus.path, corpus.digest, corpus.train_bytes
+
+
+def _limit_memory(megabytes: int) -> None:
+    if megabytes:
+        limit = megabytes * 1024 * 1024
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="runner.train", description="Train one configuration.")
+    parser.add_argument("knobs", nargs="?", default="{}", help="JSON; '-' reads it from stdin")
+    parser.add_argument("--budget-seconds", type=float, default=3.0)
+    parser.add_argument("--max-steps", type=int, default=0, help="steps instead of a budget")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory-mb", type=int, default=0, help="0: no limit of our own")
+    parser.add_argument("--corpus", default="", help="PATH:DIGEST:TRAIN_BYTES of a cache file")
+    parser.add_argument("--cache", type=Path, default=Path("var/corpus"))
+    options = parser.parse_args(arguments)
+    if options.knobs == "-":
+        options.knobs = sys.stdin.read(64 * 1024)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the summary and return 0, or print the failure's class and return its code."""
+    options = _options(arguments)
+    _limit_memory(options.memory_mb)
+    try:
+        summary = experiment(options)
+    except TrainingFailure as error:
+        return _fail(error.failure, str(error))
+    except (json.JSONDecodeError, TypeError) as error:
+        return _fail("constraint", f"the knobs are not a JSON object of numbers: {error}")
+    except CorpusError as error:
+        return _fail("infrastructure", str(error))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            return _fail("oom", str(error) or "out of memory")
+        raise
+    lines = ["---", *(f"{key + ':':<18}{value}" for key, value in summary.items())]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _fail(failure: str, message: str) -> int:
+    sys.stdout.write(f"failure: {failure}\n")
+    sys.stderr.write(f"{message}\n")
+    return EXIT_CODES[failure]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
