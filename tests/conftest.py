@@ -101,3 +101,32 @@ def page(browser: Browser) -> Iterator[Page]:
     context.set_default_timeout(15_000)
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def audit_log() -> Iterator[None]:
+    """Signing keys, and emptied tables after transactional tests.
+
+    Such a test ends with a flush, which the audit log's triggers refuse, as they should: they are
+    taken away for just that moment.
+    """
+    from audit import keys, triggers
+    from django.db import connections
+    from django.test import TransactionTestCase
+
+    keys.ensure_keys()
+    flush = TransactionTestCase._fixture_teardown
+
+    def teardown(case: TransactionTestCase) -> None:
+        aliases = list(case._databases_names(include_mirrors=False))
+        for alias in aliases:
+            triggers.remove(connections[alias])
+        try:
+            flush(case)
+        finally:
+            for alias in aliases:
+                triggers.install(connections[alias])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", teardown)
+        yield
