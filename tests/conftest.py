@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from sandbox.backends import Backend
 
 ROOT = Path(__file__).resolve().parents[1]
-IMAGE_SECONDS = 600
 
 # Before Django reads its settings, and for each xdist worker anew: no test may ever touch the
 # var/ of a person who works in this folder. (This is why pyproject names no settings module:
@@ -56,20 +54,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def engine() -> Backend:
     """The real Docker backend, with the sandbox image built. Missing: a failure, never a skip."""
     from sandbox.backends import get_backend
+    from sandbox.errors import InfrastructureError
 
-    command = [sys.executable, "-m", "sandbox", "image"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=IMAGE_SECONDS, check=False
-    )
-    if done.returncode:
-        pytest.fail(
-            "the sandbox image can't be had; `make setup` starts the engine and builds it.\n"
-            f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}",
-            pytrace=False,
-        )
     try:
-        return get_backend()
-    except Exception as error:
+        return get_backend(progress=lambda text: sys.stderr.write(f"sandbox image: {text}\n"))
+    except InfrastructureError as error:
         pytest.fail(f"no sandbox engine: {error}\nFix: make setup", pytrace=False)
 
 
