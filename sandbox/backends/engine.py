@@ -1,0 +1,161 @@
+"""The connection to the Docker engine and its images: with `docker.py`, all that knows Docker.
+
+Every failure of the engine becomes an `InfrastructureError` that names the fix. What goes into
+the sandbox image is decided in `sandbox.image`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from sandbox.errors import InfrastructureError
+
+ENGINE_SECONDS = 60
+REGISTRY_ANSWER_SECONDS = 5
+PULL_IDLE_SECONDS = 60
+
+Progress = Callable[[str], None]
+
+
+def address() -> str:
+    """Where the engine is expected."""
+    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+@contextmanager
+def engine_errors(doing: str) -> Iterator[None]:
+    """Turn every error of the engine or of the way to it into InfrastructureError."""
+    try:
+        yield
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise InfrastructureError(
+            f"The Docker engine at {address()} does not answer ({doing}). Start it "
+            "(`systemctl start docker`, or `dockerd`), or set DOCKER_HOST."
+        ) from error
+    except APIError as error:
+        raise InfrastructureError(
+            f"The Docker engine refused while {doing}: {error.explanation or error}"
+        ) from error
+    except (DockerException, requests.RequestException, OSError) as error:
+        raise InfrastructureError(
+            f"The Docker engine at {address()} can't be used ({doing}): {error}. "
+            "`make doctor` names what is missing."
+        ) from error
+
+
+def connect(*, timeout_seconds: float = ENGINE_SECONDS) -> docker.APIClient:
+    """A client of the engine that DOCKER_HOST names, or of the local one."""
+    if os.environ.get("DOCKER_TLS_VERIFY"):
+        raise InfrastructureError(
+            "An engine behind TLS is not supported: workers talk over the raw stream. Forward its "
+            "socket instead (`ssh -L /tmp/docker.sock:/var/run/docker.sock HOST`) and set "
+            "DOCKER_HOST=unix:///tmp/docker.sock."
+        )
+    with engine_errors("connecting"):
+        client = docker.APIClient(
+            base_url=address(), version="auto", timeout=timeout_seconds, use_ssh_client=False
+        )
+        client.ping()
+        return client
+
+
+def find_image(client: docker.APIClient, tag: str) -> str | None:
+    """The id of the image with that tag, or None."""
+    with engine_errors("looking for the sandbox image"):
+        try:
+            return str(client.inspect_image(tag)["Id"])
+        except ImageNotFound:
+            return None
+
+
+def image_environment(client: docker.APIClient, image_id: str) -> list[str]:
+    """Names of the environment variables that the image would bring along."""
+    with engine_errors("reading the sandbox image"):
+        config = client.inspect_image(image_id)["Config"]
+        return [entry.split("=", 1)[0] for entry in config.get("Env") or []]
+
+
+def pull(client: docker.APIClient, reference: str, progress: Progress) -> bool:
+    """Have `reference` from its registry; False, and said why, where none answers soon."""
+    try:
+        quick = docker.APIClient(
+            base_url=address(), version="auto", timeout=REGISTRY_ANSWER_SECONDS
+        )
+        quick.inspect_distribution(reference)
+        patient = docker.APIClient(base_url=address(), version="auto", timeout=PULL_IDLE_SECONDS)
+        progress(f"pulling {reference}")
+        for event in patient.pull(*reference.split(":"), stream=True, decode=True):
+            if "error" in event:
+                raise DockerException(event["error"])
+    except (DockerException, requests.RequestException) as error:
+        progress(f"no registry gave {reference} ({_short(error)})")
+        return False
+    return find_image(client, reference) is not None
+
+
+def import_root(client: docker.APIClient, tar: Path, tag: str) -> str:
+    """Make an image of one layer from a tar of a root file system."""
+    repository, version = tag.split(":")
+    with engine_errors("importing the base root file system"), tar.open("rb") as file:
+        answer = client.import_image_from_data(file, repository=repository, tag=version)
+    for line in answer.splitlines():
+        if "error" in json.loads(line):
+            raise InfrastructureError(f"The engine can't import the base: {line}")
+    image_id = find_image(client, tag)
+    if image_id is None:
+        raise InfrastructureError(f"The engine imported {tag} but does not know it: {answer}")
+    return image_id
+
+
+def build(
+    client: docker.APIClient,
+    context: BinaryIO,
+    *,
+    target: str,
+    tag: str,
+    arguments: dict[str, str],
+    labels: dict[str, str],
+    progress: Progress,
+) -> str:
+    """Build one target of the Dockerfile in `context` (a tar), without any network."""
+    with engine_errors("building the sandbox image"):
+        events = client.build(
+            fileobj=context,
+            custom_context=True,
+            target=target,
+            tag=tag,
+            buildargs=arguments,
+            labels=labels,
+            network_mode="none",
+            rm=True,
+            forcerm=True,
+            pull=False,
+            decode=True,
+            use_config_proxy=False,
+        )
+        for event in events:
+            _follow(event, progress)
+    image_id = find_image(client, tag)
+    if image_id is None:
+        raise InfrastructureError(f"The engine built {tag} but does not know it.")
+    return image_id
+
+
+def _follow(event: dict[str, Any], progress: Progress) -> None:
+    if "error" in event:
+        raise InfrastructureError(f"The sandbox image can't be built: {event['error']}")
+    if text := str(event.get("stream", "")).strip():
+        progress(text)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
