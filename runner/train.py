@@ -175,7 +175,8 @@ def _orthogonal(gradient: Tensor) -> Tensor:
     for _ in range(5):
         product = x @ x.T
         x = 3.4445 * x + (-4.7750 * product + 2.0315 * product @ product) @ x
-    return x.T if tall else x
+    result: Tensor = x.T if tall else x
+    return result
 
 
 class Optimizers:
