@@ -60,6 +60,36 @@ class Knob:
             return f"{value!r} is not a power of two"
         return None
 
+    def position(self, value: KnobValue) -> float:
+        """Where `value` lies between `low` (0.0) and `high` (1.0), on the knob's own scale."""
+        if self.kind == "choice":
+            return self.choices.index(value) / max(1, len(self.choices) - 1)
+        low, high, scale = self._scale()
+        return 0.0 if high <= low else (scale(float(value)) - low) / (high - low)
+
+    def at(self, position: float) -> KnobValue:
+        """The allowed value nearest to `position` (0.0 to 1.0; beyond that is cut off)."""
+        position = min(1.0, max(0.0, position))
+        if self.kind == "choice":
+            return self.choices[round(position * (len(self.choices) - 1))]
+        low, high, scale = self._scale()
+        where = low + position * (high - low)
+        if self.kind == "power_of_two":
+            return int(2 ** round(where))
+        number = math.exp(where) if scale is math.log else where
+        bounded = min(float(self.high or 0.0), max(float(self.low or 0.0), float(f"{number:.4g}")))
+        return round(bounded) if self.kind == "int" else bounded
+
+    def _scale(self) -> tuple[float, float, Callable[[float], float]]:
+        if self.low is None or self.high is None:
+            raise ValueError("this knob has no bounds")
+        scale: Callable[[float], float] = float
+        if self.kind == "power_of_two":
+            scale = math.log2
+        elif self.log and self.low > 0:
+            scale = math.log
+        return scale(self.low), scale(self.high), scale
+
 
 @dataclass(frozen=True, kw_only=True)
 class Constraint:
