@@ -46,7 +46,7 @@ def append(
     head.lock()
     tip = head.read()
     at = timezone.now()
-    body = {
+    body: dict[str, Any] = {
         "v": 1,
         "seq": tip.size + 1,
         "prev": tip.hash,

@@ -19,13 +19,15 @@ _SQLITE = {
 BEGIN SELECT RAISE(ABORT, 'audit log: entries are never changed'); END""",
     "audit_entry_delete": """CREATE TRIGGER audit_entry_delete BEFORE DELETE ON audit_entry
 BEGIN SELECT RAISE(ABORT, 'audit log: entries are never removed'); END""",
-    "audit_entry_insert": f"""CREATE TRIGGER audit_entry_insert BEFORE INSERT ON audit_entry
+    "audit_entry_insert": """CREATE TRIGGER audit_entry_insert BEFORE INSERT ON audit_entry
 WHEN NEW.seq IS NOT (SELECT COALESCE(MAX(seq), 0) + 1 FROM audit_entry)
 OR NEW.prev IS NOT COALESCE(
-    (SELECT digest FROM audit_entry ORDER BY seq DESC LIMIT 1), '{ZEROS}')
+    (SELECT digest FROM audit_entry ORDER BY seq DESC LIMIT 1), 'ZEROS')
 OR EXISTS (SELECT 1 FROM audit_entry
     WHERE seq = NEW.seq OR prev = NEW.prev OR digest = NEW.digest)
-BEGIN SELECT RAISE(ABORT, 'audit log: an entry follows the last one, once'); END""",
+BEGIN SELECT RAISE(ABORT, 'audit log: an entry follows the last one, once'); END""".replace(
+        "ZEROS", ZEROS
+    ),
     "audit_head_update": """CREATE TRIGGER audit_head_update BEFORE UPDATE ON audit_head
 WHEN NEW.id IS NOT 1 OR NEW.size IS NOT OLD.size + 1
 OR NEW.hash IS NOT (SELECT digest FROM audit_entry WHERE seq = NEW.size)
@@ -53,17 +55,17 @@ _FUNCTIONS = {
 BEGIN
   RAISE EXCEPTION 'audit log: % of % is refused', TG_OP, TG_TABLE_NAME;
 END""",
-    "audit_entry_follows": f"""
+    "audit_entry_follows": """
 DECLARE last_seq bigint; last_digest text;
 BEGIN
   EXECUTE format('SELECT seq, digest FROM %I.%I ORDER BY seq DESC LIMIT 1',
     TG_TABLE_SCHEMA, TG_TABLE_NAME) INTO last_seq, last_digest;
   IF NEW.seq IS DISTINCT FROM COALESCE(last_seq, 0) + 1
-  OR NEW.prev IS DISTINCT FROM COALESCE(last_digest, '{ZEROS}') THEN
+  OR NEW.prev IS DISTINCT FROM COALESCE(last_digest, 'ZEROS') THEN
     RAISE EXCEPTION 'audit log: an entry follows the last one, once';
   END IF;
   RETURN NEW;
-END""",
+END""".replace("ZEROS", ZEROS),
     "audit_head_moves": """
 DECLARE found text; heads bigint;
 BEGIN

@@ -436,6 +436,11 @@ class Signed:
             self.chain.say(Kind.CHECKPOINT, size, "its signed checkpoint is missing")
 
 
+def _sound(head: Mapping[str, Any]) -> bool:
+    texts = (head.get(k) for k in ("hash", "root", "key", "signature"))
+    return type(head.get("size")) is int and all(isinstance(t, str) for t in texts)
+
+
 def verify(
     *,
     entries: Iterable[tuple[str, Mapping[str, Any]]],
@@ -451,6 +456,9 @@ def verify(
     for text, stored in entries:
         chain.add(text, stored)
     last = chain.finish()
+    if head is not None and not _sound(head):
+        chain.say(Kind.HEAD, None, "the head does not have the form of a head")
+        head = None
     known = key or (str(head["key"]) if head else "")
     signed = Signed(chain, last=last, key=known)
     signed.head(head)
@@ -472,10 +480,459 @@ def verify(
     )
 
 
+# --- the rules ---------------------------------------------------------------------------------
+
+# Where each state may lead; "" is "not there yet".
+PATHS: dict[str, dict[str, set[str]]] = {
+    "proposal": {
+        "": {"submitted"},
+        "submitted": {"screening", "withdrawn", "expired"},
+        "screening": {"passed", "failed", "submitted", "withdrawn", "expired"},
+        "passed": {"submitted", "approved", "rejected", "withdrawn", "expired"},
+        "approved": {"activating", "passed", "rejected", "expired"},
+        "activating": {"live", "refused", "rolled_back", "superseded"},
+        "live": {"superseded", "rolled_back"},
+        "superseded": {"activating"},
+        "rolled_back": {"activating"},
+    },
+    "activation": {
+        "": {"activating"},
+        "activating": {"live", "refused", "superseded", "rolled_back"},
+        "live": {"superseded", "rolled_back"},
+    },
+    "review": {"": {"valid"}, "valid": {"consumed", "voided"}},
+}
+# The only verb that leads to a state.
+ONLY_BY = {
+    ("proposal", "submitted", ""): "proposal.submitted",
+    ("proposal", "passed", "screening"): "screening.finished",
+    ("proposal", "failed", "screening"): "screening.finished",
+    ("proposal", "approved", "passed"): "review.approved",
+    ("proposal", "rejected", "passed"): "review.rejected",
+    ("proposal", "rejected", "approved"): "review.rejected",
+    ("review", "consumed", "valid"): "activation.requested",
+    **{
+        (what, state, before): verb
+        for what in ("proposal", "activation")
+        for state, verb in (("activating", "activation.requested"), ("live", "activation.live"))
+        for before in ("", "approved", "superseded", "rolled_back", "activating")
+    },
+}
+
+
 class Rules:
+    """Replays what the log tells, entry by entry, and says what was not allowed."""
+
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.facts: dict[str, dict[str, Any]] = {}
+        self._submitted: dict[int, dict[str, Any]] = {}
+        self._author: dict[int, dict[str, str]] = {}
+        self._screened: dict[int, dict[str, Any]] = {}
+        self._reviews: dict[int, dict[str, Any]] = {}
+        self._activations: dict[int, dict[str, Any]] = {}
+        self._was_live: set[int] = set()
+        self._activated: set[int] = set()
+        self._policy: dict[str, Any] = {}
+        self._stops: set[str] = set()
+        self._body: Mapping[str, Any] = {}
 
     def read(self, body: Mapping[str, Any]) -> None:
-        """"""
+        """Take up one sound entry."""
+        self._body = body
+        handler = getattr(self, "_on_" + body["verb"].replace(".", "_"), None)
+        try:
+            if handler is not None:
+                handler(body["data"])
+            for move in body["data"].get("moves", []):
+                self._move(str(move["of"]), str(move["from"]), str(move["to"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._say(f"{body['verb']} does not have the data that it must have ({error!r})")
+
+    def _say(self, message: str) -> None:
+        self.problems.append(Problem(kind=Kind.RULE, seq=self._body["seq"], message=message))
+
+    def _must(self, holds: object, message: str) -> None:
+        if not holds:
+            self._say(message)
+
+    def _fact(self, of: str, **known: Any) -> None:
+        self.facts.setdefault(of, {}).update(known)
+
+    def _move(self, of: str, before: str, to: str) -> None:
+        """Rule 1, order."""
+        what, verb = of.partition(":")[0], self._body["verb"]
+        known = self.facts.get(of, {}).get("state", "")
+        self._must(before == known, f"{of} is said to be '{before}', the log left it '{known}'")
+        self._must(
+            to in PATHS.get(what, {}).get(before, ()), f"{of} may not go from '{before}' to '{to}'"
+        )
+        only = ONLY_BY.get((what, to, before), verb)
+        self._must(only == verb, f"{of} became '{to}' by {verb} and not by {only}")
+        self._fact(of, state=to)
+        if what == "activation" and to == "live":
+            number = int(of.partition(":")[2])
+            self._was_live.add(number)
+
+    # --- what happens to a proposal ---
+
+    def _on_proposal_submitted(self, data: Mapping[str, Any]) -> None:
+        number = data["proposal"]
+        self._must(number not in self._submitted, f"proposal {number} is submitted twice")
+        self._submitted[number] = dict(data)
+        self._author[number] = dict(self._body["actor"])
+        self._fact(
+            f"proposal:{number}",
+            target=self._body["target"],
+            requester=data["requester"]["id"],
+            **{k: data[k] for k in ("name", "digest", "commit", "tree", "base_commit")},
+        )
+
+    def _on_screening_finished(self, data: Mapping[str, Any]) -> None:
+        number, outcome = data["proposal"], data["outcome"]
+        self._must(self._body["actor"]["kind"] == "system", "a screening is the system's work")
+        self._must(
+            data["commit"] == self._submitted[number]["commit"], "another commit was screened"
+        )
+        ends = {m["to"] for m in data.get("moves", []) if m["of"] == f"proposal:{number}"}
+        self._must("passed" not in ends or outcome == "passed", f"it passed, being {outcome}")
+        self._screened[number] = dict(data)
+        self._fact(
+            f"screening:{data['screening']}",
+            outcome=outcome,
+            evidence_digest=data["evidence_digest"],
+            policy_digest=data["policy_digest"],
+        )
+
+    def _on_review_approved(self, data: Mapping[str, Any]) -> None:
+        self._review(data, "approve")
+        self._four_eyes(data)
+        self._binding(data)
+
+    def _on_review_rejected(self, data: Mapping[str, Any]) -> None:
+        self._must(self._body["actor"]["kind"] == "person", "only a person rejects")
+        self._review(data, "reject")
+
+    def _review(self, data: Mapping[str, Any], decision: str) -> None:
+        number, actor = data["review"], self._body["actor"]
+        self._must(number not in self._reviews, f"review {number} is there twice")
+        self._reviews[number] = {**data, "decision": decision, "actor": actor}
+        self._fact(
+            f"review:{number}",
+            decision=decision,
+            reviewer=actor["id"] if actor["kind"] == "person" else "",
+            by_policy=actor["id"] if actor["kind"] == "policy" else "",
+            proposal=data["proposal"],
+            binding_digest=data["binding_digest"],
+        )
+
+    def _four_eyes(self, data: Mapping[str, Any]) -> None:
+        """Rule 2. An account is compared by its id; a token or the system approves nothing."""
+        number, actor = data["proposal"], self._body["actor"]
+        if actor["kind"] == "policy":
+            verdict = self._screened[number]["verdict"]
+            self._must(actor["id"] == self._policy.get("digest"), "that policy is not in force")
+            self._must(self._policy.get("mode") == "guarded", "the policy is not in guarded mode")
+            self._must(verdict["decision"] == "allow", "the verdict does not allow it by itself")
+            self._must(not self._stops, "autonomy is stopped")
+            return
+        self._must(actor["kind"] == "person", f"a {actor['kind']} approved, and is no person")
+        draft, author = self._submitted[number], self._author[number]
+        excluded = {
+            "requester": draft["requester"]["id"],
+            "operator of the runner": (draft["operator"] or {}).get("id"),
+            "author": author["id"] if author["kind"] == "person" else None,
+            "editor of the policy in force": (self._policy.get("editor") or {}).get("id"),
+        }
+        for role, person in excluded.items():
+            self._must(person != actor["id"], f"four eyes: {actor['name']} approved, being {role}")
+        same = [
+            r
+            for n, r in self._reviews.items()
+            if n != data["review"] and r["proposal"] == number and r["decision"] == "approve"
+            if r["actor"] == actor and self.facts[f"review:{n}"].get("state") == "valid"
+        ]
+        self._must(not same, f"{actor['name']} approved twice")
+
+    def _binding(self, data: Mapping[str, Any]) -> None:
+        """Rule 3."""
+        number, binding = data["proposal"], data["binding"]
+        draft, screened = self._submitted[number], self._screened[number]
+        computed = sha256(canonical(binding))
+        self._must(data["binding_digest"] == computed, "the binding's digest is not its own")
+        said: dict[str, Any] = {
+            "proposal": number,
+            "target": self.facts[f"proposal:{number}"]["target"],
+            "policy_digest": self._policy.get("digest"),
+            **{k: draft[k] for k in ("commit", "tree", "digest", "base_commit")},
+            **{k: screened[k] for k in ("evidence_digest", "image_id")},
+        }
+        for name, value in said.items():
+            self._must(binding[name] == value, f"the approval binds to another {name}")
+        self._must(
+            screened["policy_digest"] == binding["policy_digest"], "screened by another policy"
+        )
+        self._must(screened["outcome"] == "passed", "its screening did not pass")
+        self._must(screened["verdict"]["decision"] != "deny", "the verdict denies it")
+
+    # --- what happens to a target ---
+
+    def _on_activation_requested(self, data: Mapping[str, Any]) -> None:
+        """Rule 4."""
+        number, target = data["activation"], self._body["target"]
+        earlier = [a for a in self._activations.values() if a["target"] == target]
+        version = max((a["version"] for a in earlier), default=0) + 1
+        self._must(number not in self._activations, f"activation {number} is there twice")
+        self._must(data["version"] == version, f"version {data['version']} is not {version}")
+        kind = data["kind"]
+        if kind in {"approval", "policy"}:
+            self._approved(data)
+        elif kind == "seed":
+            self._must(not earlier, "a seed is the first of its target")
+        elif kind in {"rollback", "auto_rollback", "revert"}:
+            restored = self._activations.get(data["restores"], {})
+            same = (restored.get("target"), restored.get("digest")) == (target, data["digest"])
+            self._must(
+                same and data["restores"] in self._was_live,
+                f"a {kind} restores what was live on this target, and this was not",
+            )
+        else:
+            self._say(f"'{kind}' is no kind of activation")
+        self._activations[number] = {**data, "target": target}
+        self._fact(
+            f"activation:{number}",
+            target=target,
+            attested="",
+            **{k: data[k] for k in ("kind", "version", "digest", "commit", "proposal")},
+        )
+        self._fact(f"target:{target}", desired_version=version, desired_digest=data["digest"])
+
+    def _approved(self, data: Mapping[str, Any]) -> None:
+        number, at = data["proposal"], self._body["at"]
+        draft, verdict = self._submitted[number], self._screened[number]["verdict"]
+        self._must(number not in self._activated, "this proposal was activated by approval before")
+        self._activated.add(number)
+        for name in ("digest", "commit"):
+            self._must(data[name] == draft[name], f"the {name} is not the approved one")
+        approvals = [self._reviews[n] for n in data["approvals"]]
+        used = {m["of"] for m in data.get("moves", []) if m["to"] == "consumed"}
+        for review in approvals:
+            of = f"review:{review['review']}"
+            valid = self.facts[of].get("state") == "valid"
+            self._must(valid, f"{of} is {self.facts[of].get('state')}, not valid")
+            self._must(review["decision"] == "approve", f"{of} is no approval")
+            self._must(review["proposal"] == number, f"{of} is about another proposal")
+            self._must(review.get("expires_at", "") > at, f"{of} had expired")
+            self._must(of in used, f"{of} is not consumed by it")
+            same = review["binding_digest"] == data["binding_digest"]
+            self._must(same, f"{of} binds to something else")
+            bound = review.get("binding", {})
+            self._must(bound.get("target") == self._body["target"], f"{of} is for another target")
+            in_force = bound.get("policy_digest") == self._policy.get("digest")
+            self._must(in_force, f"{of} was given under a policy that is not in force")
+        who = {(r["actor"]["kind"], r["actor"]["id"]) for r in approvals}
+        if data["kind"] == "policy":
+            by_policy = [kind for kind, _ in who] == ["policy"] and not self._stops
+            self._must(by_policy, "no approval by the policy, or autonomy is stopped")
+            return
+        people = len([kind for kind, _ in who if kind == "person"])
+        quorum = max(1, verdict["quorum"])
+        self._must(people >= quorum, f"{people} people approved, {quorum} were needed")
+
+    def _on_activation_live(self, data: Mapping[str, Any]) -> None:
+        """Rule 5."""
+        asked, target = self._activations[data["activation"]], self._body["target"]
+        self._must(self._body["actor"]["kind"] == "runner", "only a runner attests")
+        same = data["digest_attested"] == data["digest"] == asked["digest"]
+        self._must(same, "the attested digest is not the one that was requested")
+        self._must(asked["target"] == target, "it was requested for another target")
+        self._must(data["version"] == asked["version"], "it was requested as another version")
+        leaving = {m["of"] for m in data.get("moves", []) if m["from"] == "live"}
+        others = [
+            n
+            for n, a in self._activations.items()
+            if a["target"] == target and n != data["activation"]
+            if self.facts[f"activation:{n}"].get("state") == "live"
+            if f"activation:{n}" not in leaving
+        ]
+        self._must(not others, f"activation {others} of this target is live too")
+        self._fact(f"activation:{data['activation']}", attested=data["digest_attested"])
+        self._fact(f"target:{target}", live_version=data["version"], live_digest=data["digest"])
+
+    def _on_target_rolled_back(self, data: Mapping[str, Any]) -> None:
+        self._must(self._body["actor"]["kind"] != "runner", "a runner rolls nothing back")
+        of = f"activation:{data['activation']}"
+        ended = any(m["of"] == of and m["to"] == "rolled_back" for m in data.get("moves", []))
+        self._must(ended, f"{of} is not moved to rolled_back")
+
+    # --- policy and its stop ---
+
+    def _on_policy_loaded(self, data: Mapping[str, Any]) -> None:
+        self._policy = dict(data)
+        self._fact(f"policy:{data['digest']}", mode=data["mode"])
+
+    def _on_autonomy_stopped(self, data: Mapping[str, Any]) -> None:
+        self._stops.add(str(data["stop"]))
+
+    def _on_autonomy_released(self, data: Mapping[str, Any]) -> None:
+        self._must(self._body["actor"]["kind"] == "person", "only people release a stop")
+        self._stops.discard(str(data["stop"]))
+
+
+def compare_rows(
+    facts: Mapping[str, Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    kinds: Iterable[str],
+) -> list[Problem]:
+    """Rows of the platform (each with `of`, and values of that name) against the log's facts.
+
+    `kinds` (`proposal`, `activation` ...) are those of which every one must be among the rows.
+    """
+    found, seen = [], set()
+    for row in rows:
+        of = str(row["of"])
+        seen.add(of)
+        if of not in facts:
+            found.append(f"{of} has a row, and the log does not know it")
+            continue
+        for name, value in row.items():
+            said = _flat(facts[of].get(name))
+            if name != "of" and said != _flat(value):
+                found.append(f"{of}: {name} is '{_flat(value)}', the log says '{said}'")
+    complete = set(kinds)
+    gone = [of for of in facts if of not in seen and of.partition(":")[0] in complete]
+    found += [f"{of} is in the log, and has no row" for of in gone]
+    return [Problem(kind=Kind.ROW, seq=None, message=message) for message in found]
+
+
+def _flat(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+# --- an evidence bundle ------------------------------------------------------------------------
+
+MANIFEST_PREFIX = b"escapement evidence manifest v1\n"
+# What population.csv must repeat of the log's facts; it has more columns for people.
+POPULATION = ("of", "name", "state", "target", "requester", "digest", "commit", "tree")
+UNLISTED = {"manifest.json", "manifest.sig"}
+
+
+class Unreadable(Exception):
+    """The bundle can't be looked at."""
+
+
+def verify_bundle(folder: Path, *, key: str = "") -> Result:
+    """Verify an unpacked evidence bundle: its files, its log, and what the files say of the log."""
+    try:
+        raw = (folder / "manifest.json").read_bytes()
+        manifest = json.loads(raw)
+        files, stated = dict(manifest["files"]), str(manifest["key"])
+        signature = (folder / "manifest.sig").read_text().strip()
+        head = json.loads((folder / "audit/head.json").read_bytes())
+        lines = (folder / "audit/entries.jsonl").read_bytes().splitlines()
+        notes = [p.read_text("utf-8") for p in sorted((folder / "audit/checkpoints").glob("*.txt"))]
+        table = csv.DictReader(io.StringIO((folder / "changes/population.csv").read_text("utf-8")))
+        population = [{name: row[name] for name in POPULATION} for row in table]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Unreadable(f"{folder} is no whole evidence bundle: {error}") from error
+    nothing: Mapping[str, Any] = {}
+    entries = [(line.decode("utf-8", "replace"), nothing) for line in lines]
+    result = verify(entries=entries, head=head, notes=notes, key=key or stated)
+    result.pinned = bool(key)
+    held = signature_holds(result.key, MANIFEST_PREFIX + raw, signature)
+    if held is None:
+        result.signatures = "not checked"
+    elif not held:
+        kind = Kind.WRONG_KEY if stated != result.key else Kind.BAD_SIGNATURE
+        result.problems.append(
+            Problem(kind=kind, seq=None, message="the manifest's signature does not hold")
+        )
+    result.problems += _files(folder, files)
+    result.problems += compare_rows(result.facts, population, kinds=["proposal"])
+    result.problems += _contents(folder, result.facts)
+    return result
+
+
+def _files(folder: Path, files: Mapping[str, str]) -> Iterator[Problem]:
+    """Each file against the manifest, both ways."""
+    there = {
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if not p.is_dir() and "__pycache__" not in p.parts
+    }
+    for name in sorted(there - set(files) - UNLISTED):
+        yield Problem(kind=Kind.FILE, seq=None, message=f"{name} is not in the manifest")
+    for name, digest in sorted(files.items()):
+        if name not in there:
+            yield Problem(kind=Kind.FILE, seq=None, message=f"{name} is missing")
+        elif sha256((folder / name).read_bytes()) != digest:
+            yield Problem(kind=Kind.FILE, seq=None, message=f"{name} was changed")
+
+
+def _contents(folder: Path, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """The files that the log names by digest: each policy, each mechanism."""
+    for of, known in facts.items():
+        what, _, name = of.partition(":")
+        digest = {"policy": name, "proposal": str(known.get("digest", ""))}.get(what)
+        if digest is None:
+            continue
+        path = f"policies/{name}.yaml" if what == "policy" else f"changes/{name}/mechanism.py"
+        try:
+            held = sha256((folder / path).read_bytes()) == digest
+        except OSError:
+            held = False
+        if not held:
+            message = f"{path} is not the file that the log names"
+            yield Problem(kind=Kind.FILE, seq=None, message=message)
+
+
+def report(result: Result) -> str:
+    """The result in words."""
+    lines = [str(p) for p in result.problems]
+    if result.signatures != "checked":
+        lines.append(
+            "signatures NOT CHECKED, so this is not ok: `pip install cryptography`, run it again"
+        )
+    if not result.pinned and result.key:
+        lines.append(f"note: the key came with the log; compare it with yours: {result.key}")
+    word = "ok" if result.ok else "TAMPERED" if result.problems else "could not look"
+    lines.append(f"{word}: {result.entries} entries, {len(result.problems)} problems")
+    return "\n".join(lines)
+
+
+def as_json(result: Result) -> str:
+    """The result as JSON, for programs."""
+    data = {
+        "ok": result.ok,
+        "entries": result.entries,
+        "head": result.head,
+        "key": result.key,
+        "key_pinned": result.pinned,
+        "signatures": result.signatures,
+        "problems": [asdict(p) for p in result.problems],
+    }
+    return json.dumps(data, indent=2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Verify the bundle that this file lies in, or the one that is named."""
+    parser = argparse.ArgumentParser(description="Verify an evidence bundle of Escapement.")
+    parser.add_argument("folder", nargs="?", default=str(Path(__file__).resolve().parent))
+    parser.add_argument("--public-key", metavar="FILE", help="the key that you trust, as hex")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    options = parser.parse_args(arguments)
+    try:
+        key = Path(options.public_key).read_text().strip() if options.public_key else ""
+        if key and len(bytes.fromhex(key)) != 32:
+            raise ValueError(f"{options.public_key} holds no Ed25519 public key (64 hex digits)")
+        result = verify_bundle(Path(options.folder), key=key)
+    except (Unreadable, OSError, ValueError) as error:
+        sys.stderr.write(f"could not look: {error}\n")
+        return 2
+    sys.stdout.write((as_json(result) if options.json else report(result)) + "\n")
+    return result.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

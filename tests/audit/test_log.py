@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ def test_no_entry_without_a_transaction() -> None:
 
 def test_an_act_that_fails_leaves_no_entry() -> None:
     add()
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
+    with suppress(ZeroDivisionError), transaction.atomic():
         log.append(actor=SYSTEM, verb="auth.login", subject="user:ada")
         raise ZeroDivisionError
     assert Entry.objects.count() == Head.objects.get().size == 1
