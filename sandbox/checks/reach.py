@@ -1,0 +1,96 @@
+"""What a forbidden module or builtin reaches for, in words for a person. Data and no judgement."""
+
+from __future__ import annotations
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+NETWORK = "the network"
+FILES = "files"
+PROCESSES = "processes"
+ENVIRONMENT = "the environment, files and processes"
+NATIVE = "native code and raw memory"
+INTERNALS = "the interpreter's internals"
+CODE = "code made from data"
+THREADS = "threads or further processes"
+CLOCK = "the clock: a run could not be replayed"
+CHANCE = "randomness outside of the seed: a run could not be replayed"
+
+_MODULES = {
+    NETWORK: "socket ssl http urllib urllib3 ftplib smtplib poplib imaplib telnetlib nntplib "
+    "xmlrpc socketserver select selectors asyncio requests httpx aiohttp websockets paramiko "
+    "webbrowser ipaddress boto3 openai grpc zmq cgi wsgiref",
+    FILES: "io _io pathlib shutil tempfile glob fileinput sqlite3 dbm zipfile tarfile gzip bz2 "
+    "lzma csv configparser fcntl mmap linecache logging filecmp pandas",
+    PROCESSES: "subprocess _posixsubprocess pty signal _signal resource sched atexit psutil",
+    ENVIRONMENT: "os posix nt pwd grp platform getpass sysconfig site dotenv",
+    NATIVE: "ctypes _ctypes cffi numba cython _cffi_backend",
+    INTERNALS: "sys gc inspect builtins importlib imp pkgutil runpy code codeop dis ast symtable "
+    "trace tracemalloc faulthandler weakref types unittest zipimport _thread _pytest pluggy "
+    "threading_local bdb pdb",
+    CODE: "pickle marshal shelve copyreg dill cloudpickle joblib codecs encodings",
+    THREADS: "threading multiprocessing concurrent queue",
+    CLOCK: "time datetime timeit calendar zoneinfo",
+    CHANCE: "secrets uuid",
+}
+MODULES = {name: reach for reach, names in _MODULES.items() for name in names.split()}
+
+BUILTINS = {
+    "open": FILES,
+    "eval": CODE,
+    "exec": CODE,
+    "compile": CODE,
+    "__import__": "modules past the allow list",
+    "__builtins__": INTERNALS,
+    "__loader__": INTERNALS,
+    "__spec__": INTERNALS,
+    "__file__": FILES,
+    "globals": INTERNALS,
+    "locals": INTERNALS,
+    "vars": INTERNALS,
+    "memoryview": NATIVE,
+    "input": "the worker's standard input",
+    "breakpoint": "a debugger",
+    "help": INTERNALS,
+    "exit": "a way to end the worker's process",
+    "quit": "a way to end the worker's process",
+    "SystemExit": "a way to end the worker's process",
+    "copyright": INTERNALS,
+    "credits": INTERNALS,
+    "license": INTERNALS,
+}
+
+# Attributes of functions, frames, code and arrays that lead out of a mechanism's own data.
+ATTRIBUTES = {
+    **dict.fromkeys(
+        _words(
+            "gi_frame gi_code gi_yieldfrom cr_frame cr_code cr_origin ag_frame ag_code f_back "
+            "f_builtins f_code f_globals f_locals f_trace tb_frame tb_next co_code co_consts "
+            "func_globals func_code mro _convert_"
+        ),
+        INTERNALS,
+    ),
+    "ctypes": NATIVE,
+    "tofile": FILES,
+}
+
+# Dunder attributes that honest code uses and that lead nowhere.
+HARMLESS_DUNDERS = frozenset(
+    _words(
+        "__init__ __post_init__ __new__ __setattr__ __name__ __qualname__ __doc__ __version__ "
+        "__len__ __iter__ __next__ __contains__ __getitem__ __setitem__ __delitem__ __call__ "
+        "__eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __bool__ __int__ __float__ __index__ "
+        "__str__ __repr__ __format__ __add__ __radd__ __iadd__ __sub__ __rsub__ __mul__ __rmul__ "
+        "__truediv__ __floordiv__ __mod__ __pow__ __neg__ __abs__ __and__ __or__ __xor__ "
+        "__enter__ __exit__ __init_subclass__ __set_name__ __members__ __annotations__ "
+        "__dataclass_fields__ __slots__ __match_args__ __array__ __matmul__"
+    )
+)
+HARMLESS_NAMES = frozenset({"__name__", "__doc__", "__debug__", "__all__", "__version__"})
+
+
+def reach_of(module: str) -> str:
+    """What importing `module` would reach for; where unknown, that it is not on the list."""
+    return MODULES.get(module.split(".", maxsplit=1)[0], "anything that is not on the allow list")

@@ -1,0 +1,116 @@
+"""Which module, if any, a name stands for at a place in a syntax tree. Pure; judges nothing.
+
+Follows Python's own rules of scope as far as imports need them: a parameter called `random` hides
+an imported module of that name; a name that one scope both imports and assigns may be the module.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """`module` alone: that module. With `member`: a name taken from it. Neither: own value."""
+
+    module: str = ""
+    member: str = ""
+
+    @property
+    def is_module(self) -> bool:
+        return bool(self.module) and not self.member
+
+
+OWN = Binding()
+
+
+class Scope:
+    """The names that one module, class, function or comprehension binds."""
+
+    def __init__(self, *, is_class: bool = False) -> None:
+        self.names: dict[str, set[Binding]] = {}
+        self.outward: set[str] = set()
+        self.is_class = is_class
+
+    def bind(self, name: str, binding: Binding = OWN) -> None:
+        self.names.setdefault(name, set()).add(binding)
+
+
+def resolve(name: str, scopes: list[Scope]) -> set[Binding]:
+    """What `name` may stand for, seen from the innermost of `scopes`; empty: a builtin."""
+    for index in range(len(scopes) - 1, -1, -1):
+        scope = scopes[index]
+        if scope.is_class and index != len(scopes) - 1:
+            continue
+        if name in scope.names and name not in scope.outward:
+            return scope.names[name]
+    return set()
+
+
+def scope_of(node: ast.AST, modules: frozenset[str]) -> Scope:
+    """The scope that `node` opens; `modules` are those that an import may turn out to name."""
+    scope = Scope(is_class=isinstance(node, ast.ClassDef))
+    if isinstance(node, FUNCTIONS):
+        arguments = node.args
+        every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        for argument in [*every, arguments.vararg, arguments.kwarg]:
+            if argument is not None:
+                scope.bind(argument.arg)
+    if isinstance(node, COMPREHENSIONS):
+        for generator in node.generators:
+            _collect([generator.target], scope, modules)
+    elif isinstance(node, ast.Lambda):
+        _collect([node.body], scope, modules)
+    else:
+        _collect(getattr(node, "body", []), scope, modules)
+    return scope
+
+
+def _collect(nodes: Iterable[ast.AST], scope: Scope, modules: frozenset[str]) -> None:
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            scope.bind(node.name)
+            continue
+        if isinstance(node, (ast.Lambda, *COMPREHENSIONS)):
+            continue
+        if isinstance(node, ast.Import):
+            _bind_import(node, scope)
+        elif isinstance(node, ast.ImportFrom):
+            _bind_import_from(node, scope, modules)
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            scope.bind(node.id)
+        elif isinstance(node, (ast.Global, ast.Nonlocal)):
+            scope.outward |= set(node.names)
+        elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
+            scope.bind(node.name)
+        elif isinstance(node, ast.MatchMapping) and node.rest:
+            scope.bind(node.rest)
+        stack.extend(ast.iter_child_nodes(node))
+
+
+def _bind_import(node: ast.Import, scope: Scope) -> None:
+    for alias in node.names:
+        if alias.asname:
+            scope.bind(alias.asname, Binding(alias.name))
+        else:
+            root = alias.name.split(".")[0]
+            scope.bind(root, Binding(root))
+
+
+def _bind_import_from(node: ast.ImportFrom, scope: Scope, modules: frozenset[str]) -> None:
+    for alias in node.names:
+        name = alias.asname or alias.name
+        whole = f"{node.module}.{alias.name}"
+        if whole in modules:
+            scope.bind(name, Binding(whole))
+        else:
+            scope.bind(name, Binding(node.module or ".", alias.name))
