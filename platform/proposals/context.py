@@ -1,0 +1,37 @@
+"""What every page shows: navigation, the person's roles, open stops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+from django.urls import reverse
+
+from proposals import desk, standing
+
+PAGES = (
+    ("inbox", "Inbox"),
+    ("proposals", "Proposals"),
+    ("targets", "Targets"),
+    ("runs", "Runs"),
+    ("audit", "Audit"),
+    ("policy", "Policy"),
+)
+
+
+def frame(request: HttpRequest) -> dict[str, Any]:
+    """The frame around each page; nothing for those who are not logged in."""
+    person = getattr(request, "user", None)
+    if not isinstance(person, User):
+        return {}
+    links = []
+    for name, text in PAGES:
+        href = reverse(name)
+        current = request.path == href if href == "/" else request.path.startswith(href)
+        count = desk.count_for(person) if name == "inbox" else 0
+        links.append({"href": href, "text": text, "current": current, "count": count})
+    roles = [
+        g.replace("_", " ") for g in person.groups.order_by("name").values_list("name", flat=True)
+    ]
+    return {"navigation": links, "my_roles": roles, "loud_banners": standing.banners()}

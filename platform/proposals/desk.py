@@ -1,0 +1,183 @@
+"""The inbox: open proposals sorted by whose turn it is, each with the reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.urls import reverse
+from runs.models import Target
+
+from proposals import people, standing
+from proposals.models import Proposal, Review, Screening, Stop
+from proposals.policy import Policy
+from proposals.states import OPEN, State
+
+MAX_OPEN = 200
+RECENT = 8
+CHECKS = 9
+Rows = list[dict[str, Any]]
+
+
+def boxes(person: User) -> list[dict[str, Any]]:
+    """The four boxes of the inbox for one person."""
+    mine, others, screening = sort(person)
+    reviewer = (policy := standing.in_force().policy) is not None and people.is_reviewer(
+        person, policy
+    )
+    can = (
+        "A proposal comes here once its screening has passed and you may decide on it."
+        if reviewer
+        else "You are no reviewer: proposals never wait for you, but you can read everything."
+    )
+    return [
+        {"title": "Waiting for you", "rows": mine, "empty": "Nothing waits for you.", "next": can,
+         "link": reverse("proposals"), "link_text": "See all proposals"},
+        {"title": "Waiting for others", "rows": others, "empty": "Nothing waits for others.",
+         "next": "Proposals that you can't decide on stand here, with the reason."},
+        {"title": "Screening", "rows": screening, "empty": "Nothing is being screened.",
+         "next": "A draft comes here from a runner, or from", "link": reverse("upload"),
+         "link_text": "you"},
+        {"title": "Recently decided", "rows": _recent(), "empty": "Nothing was decided yet.",
+         "next": "Approved, rejected and failed proposals stand here."},
+    ]  # fmt: skip
+
+
+def count_for(person: User) -> int:
+    """How many things wait for this person."""
+    return len(sort(person)[0])
+
+
+def sort(person: User) -> tuple[Rows, Rows, Rows]:
+    """Open work: (waiting for this person, waiting for others, in screening)."""
+    policy = (force := standing.in_force()).policy
+    mine, others, screening = _alarms(person, policy), [], []
+    related = ("target", "requester", "runner", "runner__operator")
+    open_ones = Proposal.objects.filter(state__in=[s.value for s in OPEN]).select_related(*related)
+    for proposal in open_ones.prefetch_related("screenings", "reviews__reviewer")[:MAX_OPEN]:
+        state = State(proposal.state)
+        row = _row(proposal)
+        if state in {State.SUBMITTED, State.SCREENING}:
+            screening.append({**row, **_screening_words(proposal)})
+        elif state is not State.PASSED:
+            others.append({**row, **_waiting_words(proposal, state)})
+        elif policy is None or force.version is None:
+            others.append({**row, "turn": "Nobody can decide:", "why": force.problem})
+        else:
+            progress = _quorum_words(proposal)
+            problems = people.approval_problems(person, proposal, force.version, policy)
+            if problems:
+                others.append(
+                    {
+                        **row,
+                        "turn": "Waits for reviewers.",
+                        "why": f"{progress} For you: {problems[0][1]}.",
+                    }
+                )
+            else:
+                mine.append({**row, "turn": "Your review.", "why": progress})
+    return mine, others, screening
+
+
+def _row(proposal: Proposal) -> dict[str, Any]:
+    return {
+        "href": reverse("proposal", args=[proposal.pk]),
+        "title": proposal.title,
+        "state": proposal.state,
+        "meta": f"#{proposal.pk} {proposal.name} for {proposal.target.name}",
+        "when": proposal.changed_at,
+        "progress": None,
+    }
+
+
+def latest(screenings: Iterable[Screening]) -> Screening | None:
+    """The newest of some screenings."""
+    return max(screenings, key=lambda s: s.pk, default=None)
+
+
+def valid_approvals(reviews: Iterable[Review]) -> list[Review]:
+    """Approvals that count now."""
+    return [
+        r for r in reviews
+        if r.decision == Review.Decision.APPROVE and r.standing == Review.Standing.VALID
+    ]  # fmt: skip
+
+
+def _quorum_words(proposal: Proposal) -> str:
+    screening = latest(proposal.screenings.all())
+    verdict = screening.verdict if screening else {}
+    quorum = int(verdict.get("quorum", 0) or 0)
+    names = [
+        r.reviewer.get_username() if r.reviewer else "the policy"
+        for r in valid_approvals(proposal.reviews.all())
+    ]
+    risk = f"{verdict.get('risk', 'unknown')} risk"
+    need = f"It needs {quorum} approval{'s' if quorum != 1 else ''} ({risk})"
+    return f"{need}; {', '.join(names)} approved." if names else f"{need}; nobody has decided yet."
+
+
+def _screening_words(proposal: Proposal) -> dict[str, Any]:
+    screening = latest(proposal.screenings.all())
+    if screening is None or screening.phase == Screening.Phase.QUEUED:
+        return {"turn": "A worker's turn.", "why": "It waits for a free worker."}
+    if screening.outcome == "could_not_look":
+        why = screening.progress or "the sandbox could not be used"
+        return {"turn": "Could not look.", "why": f"{why}; an operator should run `make doctor`."}
+    done = len(screening.report.get("checks", []))
+    return {
+        "turn": "The sandbox's turn.",
+        "why": screening.progress or "The checks are running.",
+        "progress": done or None,
+        "progress_max": CHECKS,
+    }
+
+
+def _waiting_words(proposal: Proposal, state: State) -> dict[str, Any]:
+    if state is State.APPROVED:
+        return {"turn": "The platform's turn.", "why": "Approved; the worker activates it next."}
+    names = ", ".join(r.name for r in proposal.target.runners.all()) or "no runner"
+    why = f"{names} loads it at the next trial boundary and attests what it runs."
+    return {"turn": "The runner's turn.", "why": why}
+
+
+def _alarms(person: User, policy: Policy | None) -> Rows:
+    """Stops to release and targets in trouble, for those who can do something about it."""
+    rows: Rows = []
+    if policy is None or not people.may_stop(person, policy):
+        return rows
+    if people.is_reviewer(person, policy):
+        stops = Stop.objects.filter(released_at__isnull=True).exclude(releases__person=person)
+        for stop in stops.select_related("target"):
+            name = stop.target.name if stop.target else "autonomy"
+            href = reverse("target", args=[name]) if stop.target else reverse("targets")
+            rows.append(
+                {"href": href, "title": f"{name} is stopped", "flag": "stopped", "tone": "bad",
+                 "meta": stop.engaged_by, "when": stop.created_at, "turn": "Agree to release, or not.",
+                 "why": stop.reason, "progress": None}
+            )  # fmt: skip
+    for target in Target.objects.prefetch_related("runners"):
+        for alarm in standing.alarms(target, standing.runner_rows(target), None):
+            rows.append(
+                {"href": reverse("target", args=[target.name]), "title": alarm.title,
+                 "flag": "trouble", "tone": "bad", "meta": target.name, "when": None,
+                 "turn": alarm.help, "why": alarm.text, "progress": None}
+            )  # fmt: skip
+    return rows
+
+
+def _recent() -> Rows:
+    closed = Proposal.objects.exclude(state__in=[s.value for s in OPEN])
+    rows = []
+    for proposal in (
+        closed.select_related("target")
+        .prefetch_related("reviews__reviewer")
+        .order_by("-changed_at")[:RECENT]
+    ):
+        deciders = [
+            f"{r.reviewer.get_username() if r.reviewer else 'the policy'}: {r.reason}"
+            for r in proposal.reviews.all()
+        ]
+        why = proposal.state_reason or " · ".join(deciders[-2:])
+        rows.append({**_row(proposal), "turn": "", "why": why[:300]})
+    return rows
