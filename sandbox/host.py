@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from typing import Any, Self
 
+from sandbox import protocol
 from sandbox.backends import get_backend
 from sandbox.backends.base import Backend, Purpose
 from sandbox.errors import InfrastructureError, MechanismFailure, Rule
@@ -146,7 +147,7 @@ class MechanismHost:
         value = self._hook("state")
         if type(value) is not dict:
             raise self._wrong("state did not answer with a dict")
-        if (size := self._calls.last_reply_bytes) > self._limits.state_bytes:
+        if (size := len(protocol.encode(value))) > self._limits.state_bytes:
             raise MechanismFailure(
                 Rule.STATE_TOO_LARGE,
                 f"the state has {size} bytes; the limit is {self._limits.state_bytes}",

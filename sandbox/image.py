@@ -168,7 +168,7 @@ def install_packages(site: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
     command += ["--only-binary=:all:", "--no-warn-script-location", "--target", str(site), *pins()]
     try:
-        answer = subprocess.run(
+        answer = subprocess.run(  # noqa: S603 - fixed arguments and our own pins
             command, capture_output=True, text=True, check=False, timeout=PIP_SECONDS
         )
     except subprocess.TimeoutExpired as error:

@@ -75,10 +75,9 @@ def _mounts() -> list[str]:
 
 def _writable() -> list[str]:
     """Every folder and file that this user may write to; devices have no storage behind them."""
-    found, seen = [], 0
-    for folder, folders, files in os.walk("/"):
+    found = []
+    for seen, (folder, folders, files) in enumerate(os.walk("/")):
         folders[:] = [f for f in folders if os.path.join(folder, f) not in _NOT_STORAGE]
-        seen += 1
         if seen > _MAX_FOLDERS:
             raise RuntimeError(f"more than {_MAX_FOLDERS} folders in the image")
         if os.access(folder, os.W_OK):

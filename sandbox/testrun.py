@@ -59,11 +59,9 @@ def run(files: dict[str, bytes]) -> dict[str, Any]:
     listener = _Listener()
     # importlib mode: the draft's tests are no package. No cache, no fd capture, no other plugin:
     # standard output is not ours to give away.
-    exit_code = pytest.main(
-        ["-q", "-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", "--capture=sys"]
-        + ["-p", "no:cacheprovider", "-p", "no:faulthandler", "--color=no", "tests"],
-        plugins=[listener],
-    )
+    options = f"-q -c {os.devnull} --rootdir={ROOT} --import-mode=importlib --capture=sys"
+    options += " --color=no -p no:cacheprovider -p no:faulthandler tests"
+    exit_code = pytest.main(options.split(), plugins=[listener])
     return {
         "exit_code": int(exit_code),
         "collected": listener.collected,

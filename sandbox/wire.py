@@ -36,7 +36,6 @@ class WorkerCalls:
         self._output = bytearray()
         self._dead: MechanismFailure | None = None
         self.spent_seconds = 0.0
-        self.last_reply_bytes = 0
 
     @property
     def output(self) -> str:
@@ -112,7 +111,8 @@ class WorkerCalls:
         try:
             data = protocol.encode(message)
         except protocol.ProtocolError as error:
-            raise InfrastructureError(f"This view can't be sent to a worker: {error}") from error
+            self._channel.close()  # the worker may be waiting for this very answer
+            raise InfrastructureError(f"This can't be sent to a worker: {error}") from error
         body: list[bytes] = []
 
         def done() -> bool:
@@ -136,7 +136,6 @@ class WorkerCalls:
             raise
         took = time.monotonic() - began
         self.spent_seconds += took
-        self.last_reply_bytes = len(body[0])
         if self._reader.pending:
             raise self.fatal(Rule.PROTOCOL_ERROR, "more bytes than one answer")
         return reply, took

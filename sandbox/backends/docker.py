@@ -237,6 +237,9 @@ class DockerChannel:
         """Hang up first: the engine's kill waits for an attached stream that nobody reads."""
         if self._closed:
             return
+        with suppress(OSError):
+            # The client library holds the connection too: closing our end of it is not enough.
+            self._socket.shutdown(socket.SHUT_RDWR)
         for stream in (self._socket, self._stream):
             with suppress(OSError):
                 stream.close()

@@ -52,7 +52,7 @@ def engine_errors(doing: str) -> Iterator[None]:
         ) from error
 
 
-def connect(*, timeout_seconds: float = ENGINE_SECONDS) -> docker.APIClient:
+def connect(*, timeout_seconds: int = ENGINE_SECONDS) -> docker.APIClient:
     """A client of the engine that DOCKER_HOST names, or of the local one."""
     if os.environ.get("DOCKER_TLS_VERIFY"):
         raise InfrastructureError(
@@ -72,7 +72,7 @@ def find_image(client: docker.APIClient, tag: str) -> str | None:
     """The id of the image with that tag, or None."""
     with engine_errors("looking for the sandbox image"):
         try:
-            return str(client.inspect_image(tag)["Id"])
+            return str(_inspect(client, tag)["Id"])
         except ImageNotFound:
             return None
 
@@ -80,20 +80,23 @@ def find_image(client: docker.APIClient, tag: str) -> str | None:
 def image_environment(client: docker.APIClient, image_id: str) -> list[str]:
     """Names of the environment variables that the image would bring along."""
     with engine_errors("reading the sandbox image"):
-        config = client.inspect_image(image_id)["Config"]
+        config = _inspect(client, image_id)["Config"]
         return [entry.split("=", 1)[0] for entry in config.get("Env") or []]
 
 
 def pull(client: docker.APIClient, reference: str, progress: Progress) -> bool:
     """Have `reference` from its registry; False, and said why, where none answers soon."""
     try:
-        quick = docker.APIClient(
+        quick: Any = docker.APIClient(
             base_url=address(), version="auto", timeout=REGISTRY_ANSWER_SECONDS
         )
         quick.inspect_distribution(reference)
-        patient = docker.APIClient(base_url=address(), version="auto", timeout=PULL_IDLE_SECONDS)
+        patient: Any = docker.APIClient(
+            base_url=address(), version="auto", timeout=PULL_IDLE_SECONDS
+        )
         progress(f"pulling {reference}")
-        for event in patient.pull(*reference.split(":"), stream=True, decode=True):
+        repository, tag = reference.split(":")
+        for event in patient.pull(repository, tag=tag, stream=True, decode=True):
             if "error" in event:
                 raise DockerException(event["error"])
     except (DockerException, requests.RequestException) as error:
@@ -148,6 +151,11 @@ def build(
     if image_id is None:
         raise InfrastructureError(f"The engine built {tag} but does not know it.")
     return image_id
+
+
+def _inspect(client: Any, image: str) -> dict[str, Any]:
+    found: dict[str, Any] = client.inspect_image(image)
+    return found
 
 
 def _follow(event: dict[str, Any], progress: Progress) -> None:
