@@ -41,8 +41,19 @@ class _Listener:
 
     def _fail(self, report: Any) -> None:
         if len(self.failures) < MAX_FAILURES:
-            text = str(report.longrepr).replace("\x00", "?").encode("utf-8", "replace").decode()
-            self.failures.append({"test": str(report.nodeid), "message": text[-MESSAGE_CHARS:]})
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = str(getattr(crash, "message", "") or report.longrepr).strip()
+            self.failures.append(
+                {
+                    "test": _printable(str(report.nodeid)),
+                    "reason": _printable(reason.splitlines()[0] if reason else "failed"),
+                    "message": _printable(str(report.longrepr)[-MESSAGE_CHARS:]),
+                }
+            )
+
+
+def _printable(text: str) -> str:
+    return text[:MESSAGE_CHARS].replace("\x00", "?").encode("utf-8", "replace").decode()
 
 
 def run(files: dict[str, bytes]) -> dict[str, Any]:

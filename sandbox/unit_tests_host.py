@@ -20,6 +20,8 @@ from sandbox.wire import WorkerCalls
 
 WRITABLE = ("/tmp",)  # noqa: S108 - of the container, noexec and 16 MiB
 _COUNTS = ("exit_code", "collected", "passed", "skipped")
+_FAILURE = ("test", "reason", "message")
+_OK, _NOTHING_COLLECTED = 0, 5  # of pytest's exit codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,19 +80,16 @@ def _weigh(value: object) -> tuple[str, str, int, tuple[str, ...]]:
     collected = value["collected"]
     if failures:
         return Rule.TESTS_FAILED, failures[0].splitlines()[0], collected, failures
-    if value["exit_code"] == 5 or collected < 1 or value["passed"] < 1:
-        skipped = f" ({value['skipped']} skipped)" if value["skipped"] else ""
-        return Rule.NO_TESTS, f"no test ran{skipped}", max(collected, 0), ()
-    if value["exit_code"] != 0:
+    if value["exit_code"] not in (_OK, _NOTHING_COLLECTED):
         message = f"pytest ended with exit code {value['exit_code']}"
         return Rule.TESTS_FAILED, message, collected, ()
+    if value["exit_code"] == _NOTHING_COLLECTED or collected < 1 or value["passed"] < 1:
+        skipped = f" ({value['skipped']} skipped)" if value["skipped"] else ""
+        return Rule.NO_TESTS, f"no test ran{skipped}", max(collected, 0), ()
     return "", "", collected, ()
 
 
 def _failure(row: object) -> str:
-    if type(row) is not dict or type(row.get("test")) is not str:
+    if type(row) is not dict or any(type(row.get(part)) is not str for part in _FAILURE):
         raise MechanismFailure(Rule.PROTOCOL_ERROR, "a test failure of another shape")
-    message = row.get("message")
-    if type(message) is not str:
-        raise MechanismFailure(Rule.PROTOCOL_ERROR, "a test failure of another shape")
-    return f"{row['test']}: {message}"
+    return f"{row['test']}: {row['reason']}\n{row['message']}"

@@ -128,6 +128,7 @@ class WorkerCalls:
             self.spent_seconds += time.monotonic() - began
             raise self.fatal(Rule.TIMEOUT, f"no answer within {seconds:.1f} s") from None
         except WorkerGone:
+            self.spent_seconds += time.monotonic() - began
             self._died()
         except protocol.ProtocolError as error:
             raise self.fatal(Rule.PROTOCOL_ERROR, str(error)) from None
