@@ -75,7 +75,7 @@ class Knob:
         low, high, scale = self._scale()
         where = low + position * (high - low)
         if self.kind == "power_of_two":
-            return int(2 ** round(where))
+            return int(2 ** min(math.floor(high), max(math.ceil(low), round(where))))
         number = math.exp(where) if scale is math.log else where
         bounded = min(float(self.high or 0.0), max(float(self.low or 0.0), float(f"{number:.4g}")))
         return round(bounded) if self.kind == "int" else bounded
