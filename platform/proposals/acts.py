@@ -1,4 +1,4 @@
-"""What every verb of the lifecycle is made of: one transaction, moves, denials, the policy in force.
+"""What verbs of the lifecycle are made of: one transaction, moves, denials, the policy in force.
 
 `act` opens the transaction, turns what is not allowed into `Denied`, and puts the denial on the
 audit log in a transaction of its own. A `Ledger` is the only thing that changes a state: it asks
