@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE = ("sandbox", "runner", "platform", "scripts", "mechanisms_repo")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 70
+# An auditor gets it as one file that needs nothing else (docs/audit-log.md).
+ONE_FILE = {"platform/audit/verifier.py": 1000}
 
 
 def sources(*folders: str) -> Iterator[Path]:
@@ -71,7 +73,9 @@ def test_files_are_small() -> None:
     sizes = {
         name(p): len(p.read_text(encoding="utf-8").splitlines()) for p in sources(*CODE, "tests")
     }
-    too_long = {path: lines for path, lines in sizes.items() if lines > MAX_FILE_LINES}
+    too_long = {
+        path: lines for path, lines in sizes.items() if lines > ONE_FILE.get(path, MAX_FILE_LINES)
+    }
     assert not too_long
 
 
@@ -116,9 +120,7 @@ def assignments_of_state(path: Path) -> Iterator[int]:
             and isinstance(node.func, ast.Attribute)
             and node.func.attr in {"update", "bulk_update", "update_or_create"}
             and any(keyword.arg == "state" for keyword in node.keywords)
-        ):
-            yield node.lineno
-        elif (
+        ) or (
             isinstance(node, ast.Call)
             and ast.unparse(node.func) == "setattr"
             and any(isinstance(a, ast.Constant) and a.value == "state" for a in node.args)
