@@ -1,9 +1,9 @@
-"""From approved to live: merge, desired state, attestation, refusal.
+"""From approved to desired: merge, and what a target should run.
 
 One transaction re-checks everything that the approvals bind to and acts: lock, compare-and-swap
 on the target's desired version, audit entry, and last of all the fast-forward of `main`. A crash
 after that leaves `main` at the proposal's commit, which the next `activate` recognises and records.
-Only an attestation of the same digest makes a mechanism live.
+What makes a mechanism live is an attestation (`attestations`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from audit.actors import SYSTEM, Actor, ActorKind
 from django.contrib.auth.models import User
 from django.utils import timezone
-from runs.models import Runner, Target
+from runs.models import Target
 
 from proposals import branches
 from proposals.acts import (
@@ -31,17 +31,6 @@ from proposals.policy import Policy
 from proposals.screenings import void_all
 from proposals.states import State, Verb
 from sandbox.report import digest_of
-
-APPROVED_KINDS = frozenset({Activation.Kind.APPROVAL, Activation.Kind.POLICY})
-ROLLBACK_KINDS = frozenset({Activation.Kind.ROLLBACK, Activation.Kind.AUTO_ROLLBACK})
-
-
-def runner_actor(runner: Runner) -> Actor:
-    """The runner as an actor: a token, never a person."""
-    return Actor(kind=ActorKind.RUNNER, id=str(runner.pk), name=runner.name)
-
-
-# --- activating ------------------------------------------------------------------------------
 
 
 def activate(*, proposal_id: int, actor: Actor = SYSTEM) -> Activation:
@@ -240,128 +229,6 @@ def seed(*, target_id: int, mechanism: str, actor: Actor = SYSTEM) -> Activation
             actor=actor,
             reason="the seed of the target",
         )
-
-
-# --- what runners say ------------------------------------------------------------------------
-
-
-def confirm_live(
-    *, runner: Runner, version: int, digest: str, at_trial: int = 0
-) -> Activation | None:
-    """A runner attests the digest of the bytes that it runs. None: it is about an older version."""
-    subject = f"target:{runner.target.name}"
-    actor = runner_actor(runner)
-    with act(
-        actor=actor, tried="confirm_live", subject=subject, target=runner.target.name
-    ) as ledger:
-        target = locked_target(runner.target_id)
-        activation = asked(target, version)
-        if activation is None:
-            return None
-        if digest != activation.digest:
-            raise Denied(
-                "wrong_digest",
-                f"{runner.name} runs {digest[:12] or 'nothing'}, not {activation.digest[:12]} "
-                f"({activation.mechanism}), which was asked for",
-            )
-        if activation.state == Activation.State.LIVE:
-            return activation
-        _supersede_live(ledger, target, activation)
-        activation.digest_attested = digest
-        activation.attested_by = runner.name
-        activation.at_trial = at_trial
-        activation.live_at = timezone.now()
-        ledger.activation(activation, Activation.State.LIVE)
-        if activation.proposal and activation.proposal.state != State.LIVE:
-            ledger.proposal(activation.proposal, Verb.CONFIRM_LIVE)
-        target.live_version, target.live_mechanism = version, activation.mechanism
-        target.live_digest, target.live_since = digest, activation.live_at
-        target.save()
-        ledger.write(
-            "activation.live",
-            subject=subject_of(activation),
-            target=target.name,
-            data={
-                "activation": activation.pk,
-                "version": version,
-                "proposal": activation.proposal_id,
-                "digest": activation.digest,
-                "digest_attested": digest,
-                "runner": runner.name,
-                "at_trial": at_trial,
-            },
-        )
-        return activation
-
-
-def asked(target: Target, version: int) -> Activation | None:
-    """The activation that a runner speaks of, if it is the desired one."""
-    if version > target.desired_version:
-        raise Denied("unknown_version", f"{target.name} has no version {version}")
-    if version < target.desired_version:
-        return None
-    return target.activations.select_related("proposal", "target").filter(version=version).first()
-
-
-def _supersede_live(ledger: Ledger, target: Target, by: Activation) -> None:
-    earlier = target.activations.filter(state=Activation.State.LIVE).first()
-    if earlier is None:
-        return
-    ledger.activation(earlier, Activation.State.SUPERSEDED)
-    other = earlier.proposal
-    if other is not None and other.pk != by.proposal_id and other.state == State.LIVE:
-        ledger.proposal(other, Verb.SUPERSEDE)
-
-
-def refuse_load(
-    *, runner: Runner, version: int, digest_running: str, reason: str
-) -> Activation | None:
-    """A runner could not load what was asked for, or runs something else: loud, and back.
-
-    The desired state returns to what is live, as a recorded activation of its own. Where nothing
-    is (the seed, or that return itself), it stays what it is, and the refusal stays on show.
-    """
-    subject = f"target:{runner.target.name}"
-    actor = runner_actor(runner)
-    with act(
-        actor=actor, tried="refuse_load", subject=subject, target=runner.target.name
-    ) as ledger:
-        target = locked_target(runner.target_id)
-        activation = asked(target, version)
-        if activation is None:
-            return None
-        earlier = target.activations.filter(version=target.live_version).first()
-        leaves = (
-            activation.state == Activation.State.ACTIVATING
-            and activation.kind != Activation.Kind.REVERT
-            and earlier is not None
-        )
-        if leaves:
-            ledger.activation(activation, Activation.State.REFUSED, reason)
-            if proposal := activation.proposal:
-                first = activation.kind in APPROVED_KINDS
-                verb = Verb.REFUSE_LOAD if first else Verb.ROLL_BACK
-                if proposal.state == State.ACTIVATING:
-                    ledger.proposal(proposal, verb, reason)
-        ledger.write(
-            "activation.refused",
-            subject=subject_of(activation),
-            target=target.name,
-            reason=reason,
-            data={
-                "activation": activation.pk,
-                "version": version,
-                "proposal": activation.proposal_id,
-                "digest": activation.digest,
-                "digest_running": digest_running,
-                "runner": runner.name,
-            },
-        )
-        if leaves and earlier is not None:
-            if activation.kind in ROLLBACK_KINDS:
-                engage_stop(ledger, target, f"the rollback was refused: {reason}"[:1000])
-            restore(ledger, target, earlier, Activation.Kind.REVERT, SYSTEM, f"refused: {reason}")
-        return activation
 
 
 def restore(

@@ -97,7 +97,7 @@ def approve_by_policy(*, proposal_id: int, log_problem: str) -> Review:
     version, _ = policy_in_force()
     actor = policy_actor(version)
     subject = f"proposal:{proposal_id}"
-    with act(actor=actor, tried="approve", subject=subject, denial="autonomy.denied") as ledger:
+    with act(actor=actor, tried="approve", subject=subject) as ledger:
         proposal = locked_proposal(proposal_id)
         version, policy = policy_in_force()
         if version.digest != actor.id:
@@ -245,7 +245,7 @@ def expire(*, proposal_id: int) -> Proposal:
             raise Denied("wrong_state", f"it does not expire before {proposal.expires_at}")
         _not_merged(proposal)
         cancel_open(ledger, proposal)
-        if proposal.state == State.PASSED or proposal.state == State.APPROVED:
+        if proposal.state in {State.PASSED, State.APPROVED}:
             void_all(ledger, proposal, "the proposal expired")
         ledger.proposal(proposal, Verb.EXPIRE, "nobody decided in time")
         ledger.write(

@@ -243,7 +243,7 @@ def void_all(ledger: Ledger, proposal: Proposal, reason: str) -> None:
         ledger.void(review, reason)
     if proposal.state == State.APPROVED:
         ledger.proposal(proposal, Verb.VOID, reason)
-    if reviews:
+    if reviews or ledger.moves:
         ledger.write(
             "review.voided",
             subject=f"proposal:{proposal.pk}",

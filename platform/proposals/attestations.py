@@ -1,0 +1,204 @@
+"""What runners say they run: live, refused, or something that nobody asked for.
+
+Only an attestation of the digest that was approved makes a mechanism live. A load that fails or
+falls back is a state of its own: loud, on record, and followed by a return to what is live.
+"""
+
+from __future__ import annotations
+
+from audit.actors import SYSTEM, Actor, ActorKind
+from audit.canonical import text
+from django.utils import timezone
+from runs.models import Runner, Target
+from runs.texts import cleaned
+
+from proposals.activations import engage_stop, restore, subject_of
+from proposals.acts import Denied, Ledger, act, locked_target
+from proposals.models import Activation
+from proposals.states import State, Verb
+from runner.protocol import Observed
+
+APPROVED_KINDS = frozenset({Activation.Kind.APPROVAL, Activation.Kind.POLICY})
+ROLLBACK_KINDS = frozenset({Activation.Kind.ROLLBACK, Activation.Kind.AUTO_ROLLBACK})
+
+
+def runner_actor(runner: Runner) -> Actor:
+    """The runner as an actor: a token, never a person."""
+    return Actor(kind=ActorKind.RUNNER, id=str(runner.pk), name=runner.name)
+
+
+def confirm_live(
+    *, runner: Runner, version: int, digest: str, at_trial: int = 0
+) -> Activation | None:
+    """A runner attests the digest of the bytes that it runs. None: it is about an older version."""
+    subject = f"target:{runner.target.name}"
+    actor = runner_actor(runner)
+    with act(
+        actor=actor, tried="confirm_live", subject=subject, target=runner.target.name
+    ) as ledger:
+        target = locked_target(runner.target_id)
+        activation = asked(target, version)
+        if activation is None:
+            return None
+        if digest != activation.digest:
+            raise Denied(
+                "wrong_digest",
+                f"{runner.name} runs {digest[:12] or 'nothing'}, not {activation.digest[:12]} "
+                f"({activation.mechanism}), which was asked for",
+            )
+        if activation.state == Activation.State.LIVE:
+            return activation
+        _supersede_live(ledger, target, activation)
+        activation.digest_attested = digest
+        activation.attested_by = runner.name
+        activation.at_trial = at_trial
+        activation.live_at = timezone.now()
+        ledger.activation(activation, Activation.State.LIVE)
+        if activation.proposal and activation.proposal.state != State.LIVE:
+            ledger.proposal(activation.proposal, Verb.CONFIRM_LIVE)
+        target.live_version, target.live_mechanism = version, activation.mechanism
+        target.live_digest, target.live_since = digest, activation.live_at
+        target.save()
+        ledger.write(
+            "activation.live",
+            subject=subject_of(activation),
+            target=target.name,
+            data={
+                "activation": activation.pk,
+                "version": version,
+                "proposal": activation.proposal_id,
+                "digest": activation.digest,
+                "digest_attested": digest,
+                "runner": runner.name,
+                "at_trial": at_trial,
+            },
+        )
+        return activation
+
+
+def asked(target: Target, version: int) -> Activation | None:
+    """The activation that a runner speaks of, if it is the desired one."""
+    if version > target.desired_version:
+        raise Denied("unknown_version", f"{target.name} has no version {version}")
+    if version < target.desired_version:
+        return None
+    return target.activations.select_related("proposal", "target").filter(version=version).first()
+
+
+def _supersede_live(ledger: Ledger, target: Target, by: Activation) -> None:
+    earlier = target.activations.filter(state=Activation.State.LIVE).first()
+    if earlier is None:
+        return
+    ledger.activation(earlier, Activation.State.SUPERSEDED)
+    other = earlier.proposal
+    if other is not None and other.pk != by.proposal_id and other.state == State.LIVE:
+        ledger.proposal(other, Verb.SUPERSEDE)
+
+
+def refuse_load(
+    *, runner: Runner, version: int, digest_running: str, reason: str
+) -> Activation | None:
+    """A runner could not load what was asked for, or runs something else: loud, and back.
+
+    The desired state returns to what is live, as a recorded activation of its own. Where nothing
+    is (the seed, or that return itself), it stays what it is, and the refusal stays on show.
+    """
+    subject = f"target:{runner.target.name}"
+    actor = runner_actor(runner)
+    with act(
+        actor=actor, tried="refuse_load", subject=subject, target=runner.target.name
+    ) as ledger:
+        target = locked_target(runner.target_id)
+        activation = asked(target, version)
+        if activation is None:
+            return None
+        earlier = target.activations.filter(version=target.live_version).first()
+        leaves = (
+            activation.state == Activation.State.ACTIVATING
+            and activation.kind != Activation.Kind.REVERT
+            and earlier is not None
+        )
+        if leaves:
+            ledger.activation(activation, Activation.State.REFUSED, reason)
+            if proposal := activation.proposal:
+                first = activation.kind in APPROVED_KINDS
+                verb = Verb.REFUSE_LOAD if first else Verb.ROLL_BACK
+                if proposal.state == State.ACTIVATING:
+                    ledger.proposal(proposal, verb, reason)
+        ledger.write(
+            "activation.refused",
+            subject=subject_of(activation),
+            target=target.name,
+            reason=reason,
+            data={
+                "activation": activation.pk,
+                "version": version,
+                "proposal": activation.proposal_id,
+                "digest": activation.digest,
+                "digest_running": digest_running,
+                "runner": runner.name,
+            },
+        )
+        if leaves and earlier is not None:
+            if activation.kind in ROLLBACK_KINDS:
+                engage_stop(ledger, target, f"the rollback was refused: {reason}"[:1000])
+            restore(ledger, target, earlier, Activation.Kind.REVERT, SYSTEM, f"refused: {reason}")
+        return activation
+
+
+def observe(*, runner: Runner, observed: Observed) -> None:
+    """A runner's heartbeat: keep it, and act on what it says. Raises Denied on a wrong digest.
+
+    A heartbeat that says the same as the last one changes nothing and writes no entry.
+    """
+    news = _keep(runner, observed)
+    if observed.state == "live":
+        target = Target.objects.get(pk=runner.target_id)
+        live = (target.live_version, target.live_digest) == (observed.version, observed.digest)
+        if live and target.desired_version == observed.version:
+            return
+        try:
+            confirm_live(
+                runner=runner,
+                version=observed.version,
+                digest=observed.digest,
+                at_trial=observed.at_trial,
+            )
+        except Denied as denied:
+            if denied.code == "wrong_digest" and news:
+                refuse_load(
+                    runner=runner,
+                    version=observed.version,
+                    digest_running=observed.digest,
+                    reason=denied.message,
+                )
+            raise
+    elif observed.state == "refused" and news:
+        refuse_load(
+            runner=runner,
+            version=observed.version,
+            digest_running=observed.digest,
+            reason=observed.reason or "the runner gave no reason",
+        )
+
+
+def _keep(runner: Runner, observed: Observed) -> bool:
+    """Store the heartbeat; True if it says something new."""
+    before = (
+        runner.observed_version,
+        runner.observed_state,
+        runner.observed_digest,
+        runner.observed_reason,
+    )
+    now = (observed.version, observed.state, observed.digest, text(observed.reason))
+    Runner.objects.filter(pk=runner.pk).update(
+        seen_at=timezone.now(),
+        observed_version=observed.version,
+        observed_state=observed.state,
+        observed_digest=observed.digest,
+        observed_reason=text(observed.reason),
+        observed_mechanism=text(observed.mechanism)[:60],
+        activity=text(observed.activity),
+        posture=cleaned(observed.posture),
+    )
+    return before != now
