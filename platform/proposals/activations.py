@@ -24,7 +24,7 @@ from proposals.acts import (
     record_denial,
 )
 from proposals.approvals import quorum_met
-from proposals.evidence import approvals_of, binding_digest, binding_of, drift
+from proposals.facts import approvals_of, binding_digest, binding_of, drift
 from proposals.models import Activation, PolicyVersion, Proposal, Review, Stop
 from proposals.people import approval_problems, may_stop
 from proposals.policy import Policy

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from proposals import branches
 from proposals.acts import Denied, Ledger, act, locked_proposal, policy_in_force, said
-from proposals.evidence import (
+from proposals.facts import (
     approvals_of,
     binding_digest,
     binding_of,

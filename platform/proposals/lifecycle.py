@@ -22,7 +22,7 @@ from proposals.approvals import (
     withdraw,
 )
 from proposals.attestations import confirm_live, observe, refuse_load, runner_actor
-from proposals.evidence import (
+from proposals.facts import (
     approvals_of,
     binding_digest,
     binding_of,

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from proposals import branches
 from proposals.acts import Denied, Ledger, act, locked_proposal, policy_in_force, said
-from proposals.evidence import context_now, evidence_of
+from proposals.facts import context_now, evidence_of
 from proposals.models import Proposal, Review, Screening
 from proposals.policy import Decision, Policy, judge
 from proposals.states import State, Verb
