@@ -9,6 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 
+class Unavailable(RuntimeError):
+    """A provider can't read what it should give; the message says what."""
+
+
 class Provider(Protocol):
     """One app's rows and files. `using` is the database alias to read from."""
 
