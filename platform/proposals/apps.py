@@ -14,6 +14,6 @@ class ProposalsConfig(AppConfig):
         """Register the provider of evidence."""
         from audit import evidence  # noqa: PLC0415 - models need the app registry
 
-        from proposals.bundle import ProposalEvidence  # noqa: PLC0415
+        from proposals.evidence import ProposalEvidence  # noqa: PLC0415
 
         evidence.register(ProposalEvidence())

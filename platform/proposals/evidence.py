@@ -1,152 +1,321 @@
-"""From rows to what the policy judges: evidence, context, and what an approval binds to.
+"""What proposals give to verification and to the evidence bundle (see `audit.evidence`).
 
-Reads the database and git; decides nothing, changes nothing.
+Reads rows and git; changes nothing. The rows must say what the log says: `audit.verifier` names
+the values. What is shown to people and not compared goes into further columns and files.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from audit.canonical import digest
-from django.utils import timezone
-from runs.models import Target
+from audit.canonical import utc
+from audit.evidence import Unavailable
+from audit.models import Entry
+from runs.models import Runner, Target, Trial
 
-from proposals import branches, shown
-from proposals.acts import Denied, policy_in_force
-from proposals.models import Proposal, Review, Screening, Stop
-from proposals.policy import Context, Evidence, Policy
-from proposals.states import State
-from sandbox.report import Outcome
+from proposals import branches
+from proposals.models import Activation, PolicyVersion, Proposal, Review, Screening, Stop
 
-
-def evidence_of(proposal: Proposal, screening: Screening) -> Evidence:
-    """What the screening and the commit show."""
-    changed = branches.living().changed(proposal.base_commit, proposal.commit)
-    checks = screening.report.get("checks", [])
-    totals: dict[str, Any] = {}
-    for check in checks:
-        if check["name"] == "replay":
-            totals = check.get("detail", {}).get("totals", {})
-    finished = screening.finished_at or timezone.now()
-    return Evidence(
-        outcome=screening.outcome,
-        checks={c["name"]: c["outcome"] for c in checks},
-        rules=tuple(f["rule"] for c in checks for f in c["findings"] if f["severity"] != "note"),
-        paths=tuple(changed),
-        lines=sum((data or b"").count(b"\n") + 1 for data in changed.values()),
-        recognised=proposal.recognised,
-        decisions_changed=int(totals.get("decisions_changed", 0)),
-        age_hours=(timezone.now() - finished) / timedelta(hours=1),
-    )
+LOUD_STATES = {
+    "failed": "it failed in screening",
+    "rejected": "a reviewer rejected it",
+    "refused": "the runner refused to load it",
+    "rolled_back": "it was live and was taken back",
+    "expired": "nobody decided in time",
+    "withdrawn": "it was withdrawn",
+}
 
 
-def context_now(policy_digest: str, *, same_base: bool = True, log_problem: str = "") -> Context:
-    """The moment of judging: budgets are counted from the approvals on record."""
-    now = timezone.now()
-    approvals = Review.objects.filter(decision=Review.Decision.APPROVE)
-    automatic = approvals.filter(reviewer__isnull=True)
-    person = approvals.filter(reviewer__isnull=False).order_by("-id").first()
-    in_a_row = automatic.filter(pk__gt=person.pk if person else 0).count()
-    return Context(
-        now=now,
-        policy_digest=policy_digest,
-        automatic_today=automatic.filter(created_at__gt=now - timedelta(days=1)).count(),
-        automatic_in_a_row=in_a_row,
-        stops=tuple(open_stops()),
-        log_problem=log_problem,
-        same_base=same_base,
-    )
+class ProposalEvidence:
+    """The provider; `name` is its place in the export's audit entry."""
+
+    name = "proposals"
+    kinds = frozenset({"proposal", "screening", "review", "activation", "policy", "target"})
+
+    def rows(self, using: str) -> Iterator[Mapping[str, Any]]:
+        """Every row as the log should tell it."""
+        for proposal in _proposals(using):
+            yield {**_facts(proposal), "base_commit": proposal.base_commit}
+        for screening in Screening.objects.using(using).filter(phase="done").order_by("id"):
+            yield {
+                "of": f"screening:{screening.pk}",
+                "outcome": screening.outcome,
+                "evidence_digest": screening.evidence_digest,
+                "policy_digest": screening.policy_digest,
+            }
+        for review in Review.objects.using(using).order_by("id"):
+            yield {
+                "of": f"review:{review.pk}",
+                "state": review.standing,
+                "decision": review.decision,
+                "reviewer": review.reviewer_id,
+                "by_policy": review.by_policy,
+                "proposal": review.proposal_id,
+                "binding_digest": review.binding_digest,
+            }
+        for activation in _activations(using):
+            yield {
+                "of": f"activation:{activation.pk}",
+                "state": activation.state,
+                "target": activation.target.name,
+                "kind": activation.kind,
+                "version": activation.version,
+                "digest": activation.digest,
+                "commit": activation.commit,
+                "proposal": activation.proposal_id,
+                "attested": activation.digest_attested,
+            }
+        for version in PolicyVersion.objects.using(using).order_by("id"):
+            yield {"of": f"policy:{version.digest}", "mode": version.mode}
+        for target in Target.objects.using(using).filter(desired_version__gt=0):
+            yield {
+                "of": f"target:{target.name}",
+                "desired_version": target.desired_version,
+                "desired_digest": target.desired_digest,
+                "live_version": target.live_version or "",
+                "live_digest": target.live_digest,
+            }
+
+    def population(self, using: str) -> Iterator[Mapping[str, Any]]:
+        """Every proposal there ever was."""
+        for proposal in _proposals(using):
+            screening = proposal.screenings.first()
+            verdict = screening.verdict if screening else {}
+            reviews = list(proposal.reviews.all())
+            approvals = [r for r in reviews if r.decision == Review.Decision.APPROVE]
+            activations = list(proposal.activations.all())
+            yield {
+                **_facts(proposal),
+                "title": proposal.title,
+                "generator": proposal.generator,
+                "operator": proposal.recognised,
+                "runner": proposal.runner.name if proposal.runner else "",
+                "created_at": utc(proposal.created_at),
+                "screening": screening.outcome if screening else "",
+                "verdict": verdict.get("decision", ""),
+                "risk": verdict.get("risk", ""),
+                "quorum": verdict.get("quorum", ""),
+                "approved_by": " ".join(_reviewer(r) for r in approvals),
+                "automatic": any(r.by_policy for r in approvals),
+                "voided": sum(r.standing == Review.Standing.VOIDED for r in reviews),
+                "activations": " ".join(f"v{a.version}:{a.state}" for a in activations),
+                "state_reason": proposal.state_reason,
+            }
+
+    def files(self, using: str) -> Iterator[tuple[str, bytes]]:
+        """`changes/ID/`, `policies/`, `people/runners.csv`."""
+        for proposal in _proposals(using):
+            for name, data in _change(proposal, using):
+                yield f"changes/{proposal.pk}/{name}", data
+        versions = list(PolicyVersion.objects.using(using).order_by("id"))
+        for version in {v.digest: v for v in versions}.values():
+            yield f"policies/{version.digest}.yaml", version.text.encode()
+        yield "policies/intervals.csv", _csv(_intervals(versions))
+        yield "people/runners.csv", _csv(_runners(using))
+        yield "exceptions/stops.csv", _csv(_stops(using))
+
+    def exceptions(self, using: str) -> Iterator[tuple[str, str]]:
+        """What went another way than the straight one, and what no person decided."""
+        for proposal in _proposals(using):
+            if proposal.state in LOUD_STATES:
+                yield f"proposal:{proposal.pk}", LOUD_STATES[proposal.state]
+            for review in proposal.reviews.all():
+                if review.by_policy:
+                    yield f"proposal:{proposal.pk}", "approved by the policy, by no person"
+                if review.standing == Review.Standing.VOIDED:
+                    yield f"review:{review.pk}", f"voided: {review.void_reason}"
+        for activation in _activations(using):
+            if activation.kind in {"rollback", "auto_rollback", "revert"}:
+                why = f"{activation.kind} of {activation.target.name}: {activation.reason}"
+                yield f"activation:{activation.pk}", why
+        denied = Entry.objects.using(using).filter(verb__endswith=".denied").order_by("seq")
+        for entry in denied:
+            yield f"entry {entry.seq}", f"{entry.verb} on {entry.subject}: {entry.actor_name}"
+
+    def anchors(self) -> Iterable[str]:
+        """The checkpoint in the mechanisms repository."""
+        repository = branches.living()
+        try:
+            note = repository.anchored() if repository.exists() else None
+        except branches.RepositoryError as error:
+            raise Unavailable(f"the anchored checkpoint can't be read: {error}") from error
+        return [note.decode("utf-8", "replace")] if note else []
 
 
-def open_stops(target: Target | None = None) -> list[str]:
-    """Open stops of autonomy, and of the target if one is named, in words."""
-    stops = Stop.objects.filter(released_at__isnull=True)
-    return [
-        f"{'autonomy' if s.scope == Stop.Scope.AUTONOMY else 'the target'} is stopped: {s.reason}"
-        for s in stops
-        if s.scope == Stop.Scope.AUTONOMY or (target is not None and s.target_id == target.pk)
-    ]
+def _proposals(using: str) -> Iterable[Proposal]:
+    related = ("target", "runner", "requester")
+    return Proposal.objects.using(using).select_related(*related).order_by("id")
 
 
-def screening_of(proposal: Proposal) -> Screening | None:
-    """The newest finished screening of the proposal's commit."""
-    return proposal.screenings.filter(commit=proposal.commit, phase=Screening.Phase.DONE).first()
+def _activations(using: str) -> Iterable[Activation]:
+    return Activation.objects.using(using).select_related("target").order_by("id")
 
 
-def image_in_force() -> str:
-    """The sandbox image that the newest screening ran on."""
-    done = Screening.objects.filter(phase=Screening.Phase.DONE).exclude(image_id="")
-    return done.order_by("-finished_at").values_list("image_id", flat=True).first() or ""
-
-
-def binding_of(proposal: Proposal) -> dict[str, Any]:
-    """What an approval of the proposal names, as it is now. Raises Denied where nothing passed."""
-    screening = screening_of(proposal)
-    if screening is None or screening.outcome != Outcome.PASSED:
-        raise Denied("wrong_state", "it has no screening that passed: there is nothing to approve")
-    version, policy = policy_in_force()
+def _facts(proposal: Proposal) -> dict[str, Any]:
+    """What the log, the row and population.csv must agree on."""
     return {
-        "proposal": proposal.pk,
+        "of": f"proposal:{proposal.pk}",
+        "name": proposal.name,
+        "state": proposal.state,
         "target": proposal.target.name,
+        "requester": proposal.requester_id,
+        "digest": proposal.digest,
         "commit": proposal.commit,
         "tree": proposal.tree,
-        "base_commit": proposal.base_commit,
-        "digest": proposal.digest,
-        "evidence_digest": screening.evidence_digest,
-        "image_id": screening.image_id,
-        "policy_digest": version.digest,
-        "mode": str(policy.mode_at(timezone.now())),
     }
 
 
-def binding_digest(binding: dict[str, Any]) -> str:
-    """The identity of a binding."""
-    return digest(binding)
+def _reviewer(review: Review) -> str:
+    if review.reviewer is not None:
+        return review.reviewer.get_username()
+    return f"policy:{review.by_policy[:12]}"
 
 
-def drift(proposal: Proposal, policy: Policy, policy_digest: str) -> list[str]:
-    """Why the evidence no longer fits what is there now; empty: it fits."""
-    screening = screening_of(proposal)
-    if screening is None:
-        return ["there is no screening of this commit"]
-    found = []
+def _change(proposal: Proposal, using: str) -> Iterator[tuple[str, bytes]]:
+    """One change: what it was, what was seen, who decided, what came of it."""
     repository = branches.living()
-    if repository.head() not in {proposal.base_commit, proposal.commit}:
-        found.append("the base moved")
-    if screening.policy_digest != policy_digest:
-        found.append("the policy changed")
-    if screening.image_id != image_in_force():
-        found.append("the sandbox image changed")
-    age = timezone.now() - (screening.finished_at or screening.created_at)
-    if age > timedelta(hours=policy.checks.fresh_hours):
-        found.append(f"the evidence is older than {policy.checks.fresh_hours:g} h")
-    if repository.branch(proposal.pk) != proposal.commit:
-        found.append("the branch moved")
-    return found
-
-
-def shown_required(proposal: Proposal) -> dict[str, str]:
-    """Everything that must have been opened before an approval: key -> digest of its content.
-
-    `file:PATH` is each changed file, `finding:CHECK:INDEX` each finding.
-    """
-    changed = branches.living().changed(proposal.base_commit, proposal.commit)
-    required = {f"file:{path}": shown.digest_of(data or b"") for path, data in changed.items()}
-    if screening := screening_of(proposal):
-        for check in screening.report.get("checks", []):
-            for index, finding in enumerate(check["findings"]):
-                required[f"finding:{check['name']}:{index}"] = shown.digest_of(finding)
-    return required
-
-
-def approvals_of(proposal: Proposal) -> list[Review]:
-    """Valid approvals, oldest first."""
-    return list(
-        proposal.reviews.filter(
-            standing=Review.Standing.VALID, decision=Review.Decision.APPROVE
-        ).select_related("reviewer")
+    try:
+        changed = repository.changed(proposal.base_commit, proposal.commit)
+        yield "diff.patch", repository.diff(proposal.base_commit, proposal.commit).encode()
+    except branches.RepositoryError as error:
+        raise Unavailable(f"the files of proposal {proposal.pk} can't be read: {error}") from error
+    for path, data in changed.items():
+        if path == proposal.mechanism_path and data is not None:
+            yield "mechanism.py", data
+        elif data is not None:
+            yield path.rpartition("/")[2], data
+    yield (
+        "transcript.json",
+        _json(
+            {
+                "generator": proposal.generator,
+                "diagnosis": proposal.diagnosis,
+                "rounds": proposal.rounds,
+                "summary": proposal.summary,
+                "parameters": proposal.parameters,
+            }
+        ),
     )
+    for screening in proposal.screenings.order_by("id"):
+        yield f"screening-{screening.pk}/report.json", _json(screening.report)
+        yield f"screening-{screening.pk}/findings.sarif", _json(_sarif(screening.report))
+        yield f"screening-{screening.pk}/verdict.json", _json(_verdict(screening))
+    yield "decision.json", _json([_decision(r) for r in proposal.reviews.order_by("id")])
+    steps = proposal.activations.order_by("id")
+    yield "activations.json", _json([_activation(a, using) for a in steps])
 
 
-REVIEWABLE = frozenset({State.PASSED})
+def _verdict(screening: Screening) -> dict[str, Any]:
+    names = ("commit", "outcome", "evidence_digest", "image_id", "policy_digest", "verdict")
+    return {name: getattr(screening, name) for name in names}
+
+
+def _decision(review: Review) -> dict[str, Any]:
+    names = ("decision", "reason", "binding", "binding_digest", "shown", "standing", "void_reason")
+    return {
+        "review": review.pk,
+        "by": _reviewer(review),
+        "at": utc(review.created_at),
+        "expires_at": utc(review.expires_at),
+        **{name: getattr(review, name) for name in names},
+    }
+
+
+def _activation(activation: Activation, using: str) -> dict[str, Any]:
+    """One activation with its attestation, its effect in production, and how it ended."""
+    names = (
+        *("version", "kind", "state", "digest", "commit", "reason", "requested_by"),
+        *("digest_attested", "attested_by", "at_trial", "restores_id"),
+    )
+    trials = Trial.objects.using(using).filter(
+        run__target=activation.target, version=activation.version
+    )
+    hooks: dict[str, int] = {}
+    for counts in trials.values_list("hooks", flat=True):
+        for name, count in counts.items():
+            hooks[name] = hooks.get(name, 0) + int(count)
+    times = ("created_at", "live_at", "ended_at")
+    return {
+        "activation": activation.pk,
+        "target": activation.target.name,
+        **{name: getattr(activation, name) for name in names},
+        **{name: utc(at) if (at := getattr(activation, name)) else None for name in times},
+        "trials": trials.count(),
+        "hooks": hooks,
+    }
+
+
+def _sarif(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report's findings as SARIF 2.1.0."""
+    levels = {"error": "error", "warning": "warning", "note": "note"}
+    results = []
+    for check in report.get("checks", []):
+        for finding in check.get("findings", []):
+            result: dict[str, Any] = {
+                "ruleId": f"{check['name']}/{finding['rule']}",
+                "level": levels.get(finding["severity"], "error"),
+                "message": {"text": finding["message"]},
+            }
+            if finding.get("path"):
+                place: dict[str, Any] = {"artifactLocation": {"uri": finding["path"]}}
+                if finding.get("line"):
+                    place["region"] = {"startLine": finding["line"]}
+                result["locations"] = [{"physicalLocation": place}]
+            results.append(result)
+    tool = {"driver": {"name": "escapement", "rules": []}}
+    return {"version": "2.1.0", "runs": [{"tool": tool, "results": results}]}
+
+
+def _intervals(versions: list[PolicyVersion]) -> Iterator[dict[str, Any]]:
+    """Each policy with the time that it was in force."""
+    for version, following in zip(versions, [*versions[1:], None], strict=True):
+        yield {
+            "digest": version.digest,
+            "mode": version.mode,
+            "loaded_by": version.loaded_by,
+            "from": utc(version.created_at),
+            "until": utc(following.created_at) if following else "",
+        }
+
+
+def _runners(using: str) -> Iterator[dict[str, Any]]:
+    for runner in Runner.objects.using(using).select_related("target", "operator").order_by("id"):
+        yield {
+            "runner": runner.name,
+            "target": runner.target.name,
+            "operator_id": runner.operator_id,
+            "operator": runner.operator.get_username(),
+            "token_expires_at": utc(runner.token_expires_at),
+            "revoked_at": utc(runner.revoked_at) if runner.revoked_at else "",
+        }
+
+
+def _stops(using: str) -> Iterator[dict[str, Any]]:
+    for stop in Stop.objects.using(using).select_related("target").order_by("id"):
+        yield {
+            "stop": stop.pk,
+            "scope": stop.scope,
+            "target": stop.target.name if stop.target else "",
+            "by": stop.engaged_by,
+            "reason": stop.reason,
+            "from": utc(stop.created_at),
+            "until": utc(stop.released_at) if stop.released_at else "",
+        }
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    rows = list(rows)
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return out.getvalue().encode()
