@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
-from runs import attribution
+from runs.display import attribution_rows
 from runs.models import Target, Trial
 
 from proposals import casefile, desk, lifecycle, people, shown, standing
@@ -189,7 +189,7 @@ def _production(subject: Proposal) -> dict[str, Any]:
         for key, value in counts.items():
             hooks[key] = hooks.get(key, 0) + int(value)
     newest = trials.order_by("-received_at").select_related("run").first()
-    rows = attribution.rows(newest.run) if newest else []
+    rows = attribution_rows(newest.run) if newest else []
     return {
         "activations": activations,
         "production": {"trials": trials.count(), "hooks": hooks, "attribution": rows},

@@ -44,10 +44,10 @@ def rollback(request: HttpRequest, name: str) -> HttpResponse:
     choice = request.POST.get("activation", "")
     return _act(
         request,
-        lambda actor: lifecycle.roll_back(
+        lambda person: lifecycle.roll_back(
             target_id=subject.pk,
             activation_id=int(choice) if choice.isdecimal() else 0,
-            actor=actor,
+            actor=people.actor_of(person),
             reason=reason,
         ),
         done=f"{subject.name} goes back; its runners follow at their next trial boundary.",
@@ -65,7 +65,7 @@ def stop(request: HttpRequest, name: str) -> HttpResponse:
     subject, reason = _get(name), request.POST.get("reason", "")
     return _act(
         request,
-        lambda actor: lifecycle.stop(target_id=subject.pk, actor=actor, reason=reason),
+        lambda person: lifecycle.stop(target_id=subject.pk, person=person, reason=reason),
         done=f"{subject.name} is stopped: no further trial starts.",
         again=lambda denied: _target(request, subject, denied=denied, kept={"stop": reason}),
         to="target",
@@ -79,7 +79,7 @@ def release(request: HttpRequest, name: str) -> HttpResponse:
     subject, reason = _get(name), request.POST.get("reason", "")
     return _act(
         request,
-        lambda actor: _release(standing.open_stop(subject), actor, reason),
+        lambda person: _release(standing.open_stop(subject), person, reason),
         done=f"Your word to release {subject.name} is on record.",
         again=lambda denied: _target(request, subject, denied=denied, kept={"release": reason}),
         to="target",
@@ -93,7 +93,7 @@ def autonomy_stop(request: HttpRequest) -> HttpResponse:
     reason = request.POST.get("reason", "")
     return _act(
         request,
-        lambda actor: lifecycle.stop(target_id=None, actor=actor, reason=reason),
+        lambda person: lifecycle.stop(person=person, reason=reason),
         done="Autonomous approval is stopped.",
         again=lambda denied: _targets(request, denied=denied, kept={"autonomy": reason}),
         to="targets",
@@ -106,19 +106,19 @@ def autonomy_release(request: HttpRequest) -> HttpResponse:
     reason = request.POST.get("reason", "")
     return _act(
         request,
-        lambda actor: _release(standing.open_stop(None), actor, reason),
+        lambda person: _release(standing.open_stop(None), person, reason),
         done="Your word to release autonomous approval is on record.",
         again=lambda denied: _targets(request, denied=denied, kept={"release": reason}),
         to="targets",
     )
 
 
-def _release(stop: Stop | None, actor: User, reason: str) -> None:
+def _release(stop: Stop | None, person: User, reason: str) -> None:
     if stop is None:
         raise lifecycle.Denied(
             "not_stopped", "nothing is stopped here: somebody released it before"
         )
-    lifecycle.release_stop(stop_id=stop.pk, person=actor, reason=reason)
+    lifecycle.release_stop(stop_id=stop.pk, person=person, reason=reason)
 
 
 def _act(

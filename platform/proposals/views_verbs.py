@@ -36,9 +36,9 @@ def approve(request: HttpRequest, pk: int) -> HttpResponse:
     items = _items(subject)
     seen = shown.opened(request.session, pk)
     if missing := shown.missing(items, seen):
-        _log_refusal(person, subject, "not_all_opened")
+        _log_refusal(person, subject, "not_shown")
         words = f"{len(missing)} of {len(items)} items are not opened yet"
-        return case(request, subject, denied=lifecycle.Denied("not_all_opened", words), kept=kept)
+        return case(request, subject, denied=lifecycle.Denied("not_shown", words), kept=kept)
     if not person.check_password(request.POST.get("password", "")):
         _log_refusal(person, subject, "wrong_password")
         words = "the password is wrong: nothing was decided"
@@ -78,7 +78,7 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     return _act(
         request,
         subject,
-        lambda: lifecycle.withdraw(proposal_id=pk, actor=people.actor_of(person), reason=reason),
+        lambda: lifecycle.withdraw(proposal_id=pk, person=person, reason=reason),
         done="Withdrawn.",
         kept={"withdraw_reason": reason},
     )
@@ -87,13 +87,13 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def rescreen(request: HttpRequest, pk: int) -> HttpResponse:
     """Screen the same commit again."""
-    subject, person = _get(pk), person_of(request)
+    subject, person, reason = _get(pk), person_of(request), request.POST.get("reason", "")
     return _act(
         request,
         subject,
-        lambda: lifecycle.rescreen(proposal_id=pk, actor=people.actor_of(person)),
+        lambda: lifecycle.rescreen(proposal_id=pk, actor=people.actor_of(person), reason=reason),
         done="It is screened again.",
-        kept={},
+        kept={"rescreen_reason": reason},
     )
 
 
@@ -109,9 +109,12 @@ def upload(request: HttpRequest) -> HttpResponse:
                 kept[name] = _text_of(file)
         kept = {k: v.replace("\r\n", "\n") for k, v in kept.items()}
         name = kept["name"]
+        target = Target.objects.filter(name=kept["target"]).first()
+        if target is None:
+            raise lifecycle.Denied("unknown", "choose a target")
         proposal = lifecycle.upload(
             person=person_of(request),
-            target_name=kept["target"],
+            target=target,
             title=kept["title"],
             summary=kept["summary"],
             files={
@@ -119,7 +122,7 @@ def upload(request: HttpRequest) -> HttpResponse:
                 f"tests/test_{name}.py": kept["test"].encode(),
             },
         )
-    except (lifecycle.Denied, DraftError) as denied:
+    except (lifecycle.Denied, lifecycle.Refused, DraftError) as denied:
         return _form(request, kept, denied=denied)
     messages.success(request, "Taken. It is screened next.")
     return redirect("proposal", pk=proposal.pk)

@@ -1,0 +1,44 @@
+"""The people's door: every page and every verb with its address.
+
+All of them are closed to who is not logged in (`config.middleware.DenyByDefault`); log in is the
+one exception.
+"""
+
+from __future__ import annotations
+
+from audit.views import audit, entry, export, verify
+from django.contrib.auth.views import LogoutView
+from django.urls import path
+from proposals import views, views_policy, views_targets, views_verbs
+from proposals.accounts import LogIn
+from proposals.live import live
+from runs.views import run, runs
+
+urlpatterns = [
+    path("", views.inbox, name="inbox"),
+    path("login/", LogIn.as_view(), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("live/", live, name="live"),
+    path("proposals/", views.proposals, name="proposals"),
+    path("proposals/new/", views_verbs.upload, name="upload"),
+    path("proposals/<int:pk>/", views.proposal, name="proposal"),
+    path("proposals/<int:pk>/opened", views.opened, name="shown"),
+    path("proposals/<int:pk>/approve", views_verbs.approve, name="approve"),
+    path("proposals/<int:pk>/reject", views_verbs.reject, name="reject"),
+    path("proposals/<int:pk>/withdraw", views_verbs.withdraw, name="withdraw"),
+    path("proposals/<int:pk>/rescreen", views_verbs.rescreen, name="rescreen"),
+    path("targets/", views_targets.targets, name="targets"),
+    path("targets/<slug:name>/", views_targets.target, name="target"),
+    path("targets/<slug:name>/rollback", views_targets.rollback, name="rollback"),
+    path("targets/<slug:name>/stop", views_targets.stop, name="stop"),
+    path("targets/<slug:name>/release", views_targets.release, name="release"),
+    path("autonomy/stop", views_targets.autonomy_stop, name="autonomy-stop"),
+    path("autonomy/release", views_targets.autonomy_release, name="autonomy-release"),
+    path("runs/", runs, name="runs"),
+    path("runs/<int:pk>/", run, name="run"),
+    path("audit/", audit, name="audit"),
+    path("audit/<int:seq>/", entry, name="entry"),
+    path("audit/export", export, name="export"),
+    path("audit/verify", verify, name="verify"),
+    path("policy/", views_policy.policy, name="policy"),
+]

@@ -1,0 +1,91 @@
+"""The pages of runs. Reading only, for all logged-in people."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.http import require_GET
+
+from runs import display, plots
+from runs.models import Run, Trial
+
+PAGE_SIZE = 30
+TRIALS_SHOWN = 60
+MAX_TRIALS = 5000
+
+
+@require_GET
+def runs(request: HttpRequest) -> HttpResponse:
+    """All runs, newest first."""
+    rows = Run.objects.select_related("target", "runner")
+    page = Paginator(rows, PAGE_SIZE).get_page(request.GET.get("page"))
+    for run_ in page:
+        last = run_.trials.order_by("-number").first()
+        first = run_.trials.order_by("number").first()
+        run_.done = run_.trials.count()  # type: ignore[attr-defined]
+        run_.best = last.best_metric if last else None  # type: ignore[attr-defined]
+        run_.baseline = first.metric if first else None  # type: ignore[attr-defined]
+        run_.mechanism = last.mechanism if last else ""  # type: ignore[attr-defined]
+    return render(request, "runs.html", {"page_obj": page, "query": "", "topics": "runs"})
+
+
+@require_GET
+def run(request: HttpRequest, pk: int) -> HttpResponse:
+    """One run: plot, gains, trials, and how it was measured."""
+    subject = get_object_or_404(Run.objects.select_related("target", "runner"), pk=pk)
+    trials = list(subject.trials.order_by("number")[:MAX_TRIALS])
+    colours = plots.colours_of(trials)
+    for trial in trials:
+        trial.colour = colours[trial.digest]  # type: ignore[attr-defined]
+    shown = len(trials) if request.GET.get("all") else TRIALS_SHOWN
+    context = {
+        "run": subject,
+        "trials": trials[::-1][:shown],
+        "hidden_trials": max(len(trials) - shown, 0),
+        "spans": _keys(trials),
+        "plot_data": plots.plot_data(subject, trials),
+        "chart": plots.chart(subject, trials),
+        "attribution": display.attribution_rows(subject),
+        "proposals": subject.proposal_set.order_by("-pk"),
+        "topics": f"run:{subject.pk}",
+        **_summary(subject, trials),
+    }
+    return render(request, "run.html", context)
+
+
+def _keys(trials: list[Trial]) -> list[plots.Span]:
+    """Each mechanism once, for the key below the plot."""
+    return list({s.digest: s for s in plots.spans_of(trials)}.values())
+
+
+def _summary(subject: Run, trials: list[Trial]) -> dict[str, Any]:
+    kept = [t for t in trials if t.status == "kept" and t.metric is not None]
+    best = (min if subject.minimize else max)(kept, key=_metric, default=None)
+    first = trials[0] if trials else None
+    repeats = first.repeats if first else []
+    baseline = sum(repeats) / len(repeats) if repeats else first.metric if first else None
+    gain = sigmas = None
+    if best is not None and best.metric is not None and baseline is not None:
+        gain = baseline - best.metric if subject.minimize else best.metric - baseline
+        sigmas = f"{gain / subject.sigma:.1f}" if subject.sigma else None
+    return {
+        "best": best,
+        "baseline": baseline,
+        "baseline_n": max(len(repeats), 1),
+        "gain": gain,
+        "gain_sigma": sigmas,
+        "done": len(trials),
+        "kept": len(kept),
+        "discarded": sum(t.status == "discarded" for t in trials),
+        "failed": sum(t.status == "failed" for t in trials),
+        "mechanism": trials[-1].mechanism if trials else "",
+        "rate": median(t.seconds for t in trials) if trials else None,
+    }
+
+
+def _metric(trial: Trial) -> float:
+    return trial.metric if trial.metric is not None else 0.0

@@ -1,0 +1,142 @@
+/* The live plot of a run, drawn by uPlot from the JSON in the page. The table has the numbers. */
+"use strict";
+
+(() => {
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const text = (value) => document.createTextNode(value);
+  let plot = null;
+
+  const read = () => {
+    const source = document.getElementById("plot-data");
+    return source ? JSON.parse(source.textContent) : null;
+  };
+
+  const columns = (data) => {
+    const pick = (status) => data.trials.map((t) => (t.status === status ? t.metric : null));
+    const known = data.trials.map((t) => t.metric).filter((m) => m !== null);
+    const worst = known.length ? (data.minimize ? Math.max(...known) : Math.min(...known)) : 0;
+    const failed = data.trials.map((t) => (t.status === "failed" ? worst : null));
+    return [data.trials.map((t) => t.number), data.trials.map((t) => t.best),
+      pick("kept"), pick("discarded"), failed];
+  };
+
+  const bands = (u) => {
+    const data = u.escapement;
+    const { ctx } = u;
+    ctx.save();
+    for (const span of data.spans) {
+      const left = Math.max(u.valToPos(span.first - 0.5, "x", true), u.bbox.left);
+      const right = Math.min(u.valToPos(span.last + 0.5, "x", true), u.bbox.left + u.bbox.width);
+      ctx.globalAlpha = 0.13;
+      ctx.fillStyle = css(`--band-${span.colour}`);
+      ctx.fillRect(left, u.bbox.top, right - left, u.bbox.height);
+      ctx.globalAlpha = 1;
+      ctx.fillRect(left, u.bbox.top, right - left, 3 * devicePixelRatio);
+      ctx.font = `${11 * devicePixelRatio}px Inter, sans-serif`;
+      ctx.textBaseline = "top";
+      ctx.fillStyle = css("--muted");
+      if (ctx.measureText(span.name).width < right - left - 8) {
+        ctx.fillText(span.name, left + 5 * devicePixelRatio, u.bbox.top + 7 * devicePixelRatio);
+      }
+    }
+    ctx.restore();
+  };
+
+  const crosses = (u, series) => {
+    const { ctx } = u;
+    const size = 4 * devicePixelRatio;
+    ctx.save();
+    ctx.strokeStyle = css("--bad");
+    ctx.lineWidth = 1.6 * devicePixelRatio;
+    u.data[0].forEach((x, i) => {
+      if (u.data[series][i] === null) return;
+      const [cx, cy] = [u.valToPos(x, "x", true), u.valToPos(u.data[series][i], "y", true)];
+      ctx.beginPath();
+      ctx.moveTo(cx - size, cy - size); ctx.lineTo(cx + size, cy + size);
+      ctx.moveTo(cx + size, cy - size); ctx.lineTo(cx - size, cy + size);
+      ctx.stroke();
+    });
+    ctx.restore();
+    return false;
+  };
+
+  const tip = (u) => {
+    const box = u.tip;
+    const { idx } = u.cursor;
+    const trial = idx === null || idx === undefined ? null : u.escapement.trials[idx];
+    box.hidden = !trial;
+    if (!trial) return;
+    const line = (...parts) => {
+      const p = document.createElement("p");
+      parts.forEach((part) => p.append(part));
+      return p;
+    };
+    const strong = document.createElement("b");
+    strong.append(text(`trial ${trial.number}`));
+    const shown = trial.metric === null ? trial.failure || "failed" : trial.metric.toPrecision(5);
+    box.replaceChildren(
+      line(strong, text(` ${trial.status}: ${shown}`)),
+      line(text(trial.changes || "baseline")),
+      line(text(`by ${trial.mechanism || "baseline"}`)),
+    );
+    const left = u.valToPos(trial.number, "x");
+    const room = u.over.clientWidth;
+    box.style.left = `${Math.min(Math.max(left + 12, 0), Math.max(room - 200, 0)) + u.over.offsetLeft}px`;
+    box.style.top = `${u.over.offsetTop + 26}px`;
+  };
+
+  const draw = () => {
+    const data = read();
+    const place = document.querySelector(".plot");
+    if (!data || !place || !window.uPlot) return;
+    document.documentElement.classList.add("has-plot");
+    if (plot && place.contains(plot.root)) {
+      plot.escapement = data;
+      plot.setData(columns(data));
+      return;
+    }
+    place.replaceChildren();
+    const axis = { stroke: css("--muted"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "11px Inter, sans-serif" };
+    const dots = (colour, fill) => ({ paths: () => null, points: { show: true, size: 7, width: 1.4, stroke: css(colour), fill: fill ? css(colour) : css("--surface") } });
+    plot = new uPlot({
+      width: place.clientWidth, height: 340,
+      cursor: { y: false, points: { show: false } }, legend: { show: false },
+      scales: { x: { time: false, range: (u, low, high) => [low - 0.5, Math.max(high, 5) + 0.5] } },
+      axes: [
+        { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200], values: (u, ticks) => ticks.map((t) => (Number.isInteger(t) ? t : "")) },
+        { ...axis, size: 58 },
+      ],
+      series: [
+        {},
+        { label: "best", stroke: css("--text"), width: 1.6, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false }, spanGaps: true },
+        { label: "kept", ...dots("--good", true) },
+        { label: "discarded", ...dots("--muted", false) },
+        { label: "failed", paths: () => null, points: { show: crosses } },
+      ],
+      hooks: {
+        drawClear: [(u) => u.escapement && bands(u)],
+        setCursor: [(u) => u.tip && tip(u)],
+      },
+    }, columns(data), (u, init) => {
+      u.escapement = data;
+      u.tip = document.createElement("div");
+      u.tip.className = "plot-tip";
+      u.tip.hidden = true;
+      place.append(u.tip);
+      init();
+    });
+    place.append(plot.root);
+  };
+
+  addEventListener("DOMContentLoaded", draw);
+  document.addEventListener("htmx:afterSettle", draw);
+  let timer = 0;
+  addEventListener("resize", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      const place = document.querySelector(".plot");
+      if (plot && place) plot.setSize({ width: place.clientWidth, height: 340 });
+    }, 120);
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { plot = null; draw(); });
+})();
