@@ -134,7 +134,7 @@ class MechanismHost:
         self.counts["accept_calls"] += 1
         value = self._hook("accept", view=_view_data(view), seed=seed, trial=trial_to_data(trial))
         if type(value) is not bool:
-            raise self._wrong("accept did not answer with true or false")
+            raise self._wrong("accept did not answer with true or false", "accept")
         return value
 
     def observe(self, trial: Trial, view: View, *, seed: int) -> None:
@@ -146,11 +146,12 @@ class MechanismHost:
         """The mechanism's state: plain JSON data within the limit."""
         value = self._hook("state")
         if type(value) is not dict:
-            raise self._wrong("state did not answer with a dict")
+            raise self._wrong("state did not answer with a dict", "state")
         if (size := len(protocol.encode(value))) > self._limits.state_bytes:
             raise MechanismFailure(
                 Rule.STATE_TOO_LARGE,
                 f"the state has {size} bytes; the limit is {self._limits.state_bytes}",
+                hook="state",
             )
         return value
 
@@ -164,14 +165,14 @@ class MechanismHost:
             seconds=self._limits.load_seconds,
         )
         if type(value) is not dict or value.keys() != {"class_name", "hooks"}:
-            raise self._wrong("the answer to load has another shape")
+            raise self._wrong("the answer to load has another shape", "load")
         name, hooks = value["class_name"], value["hooks"]
         if type(name) is not str or len(name) > MAX_CLASS_CHARS:
-            raise self._wrong("the class's name is no short text")
+            raise self._wrong("the class's name is no short text", "load")
         if type(hooks) is not list or any(type(h) is not str for h in hooks):
-            raise self._wrong("the hooks are no list of names")
+            raise self._wrong("the hooks are no list of names", "load")
         if not HOOKS.issuperset(hooks):
-            raise self._wrong("it claims hooks that there are not")
+            raise self._wrong("it claims hooks that there are not", "load")
         self.class_name, self.hooks = name, frozenset(hooks)
 
     def _hook(self, hook: str, *, answer: Any = None, **arguments: Any) -> Any:
@@ -228,8 +229,8 @@ class MechanismHost:
                 raise self._wrong(f"changes[{name!r}] is no short int, float or str")
         return Candidate(changes=changes, reason=reason)
 
-    def _wrong(self, message: str) -> MechanismFailure:
-        return MechanismFailure(Rule.INTERFACE, message)
+    def _wrong(self, message: str, hook: str = "propose") -> MechanismFailure:
+        return MechanismFailure(Rule.INTERFACE, message, hook=hook, output=self.output[-2000:])
 
 
 def _view_data(view: View) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class WorkerCalls:
         self._reader = protocol.FrameReader(limits.reply_bytes)
         self._output = bytearray()
         self._dead: MechanismFailure | None = None
+        self._closed = False
         self.spent_seconds = 0.0
 
     @property
@@ -43,7 +44,8 @@ class WorkerCalls:
         return self._output.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
     def close(self) -> None:
-        """Kill and remove the worker."""
+        """Kill and remove the worker. Later requests are a mistake of the caller."""
+        self._closed = True
         self._channel.close()
 
     def self_report(self) -> dict[str, Any]:
@@ -64,6 +66,8 @@ class WorkerCalls:
         self, message: dict[str, Any], *, seconds: float, answer_ask: AnswerAsk | None = None
     ) -> Any:
         """Send one request and give its value. `seconds` bounds the time inside the worker."""
+        if self._closed:
+            raise InfrastructureError("This sandbox worker was closed; start another one.")
         if self._dead is not None:
             raise MechanismFailure(self._dead.rule, self._dead.message, **self._dead.detail)
         identity = secrets.token_hex(8)  # a reply written in advance can't know it

@@ -36,19 +36,14 @@ def engine_errors(doing: str) -> Iterator[None]:
     """Turn every error of the engine or of the way to it into InfrastructureError."""
     try:
         yield
-    except (requests.ConnectionError, requests.Timeout) as error:
-        raise InfrastructureError(
-            f"The Docker engine at {address()} does not answer ({doing}). Start it "
-            "(`systemctl start docker`, or `dockerd`), or set DOCKER_HOST."
-        ) from error
     except APIError as error:
         raise InfrastructureError(
             f"The Docker engine refused while {doing}: {error.explanation or error}"
         ) from error
     except (DockerException, requests.RequestException, OSError) as error:
         raise InfrastructureError(
-            f"The Docker engine at {address()} can't be used ({doing}): {error}. "
-            "`make doctor` names what is missing."
+            f"The Docker engine at {address()} does not answer ({doing}: {_short(error)}). "
+            "Start it (`systemctl start docker`, or `dockerd`), or set DOCKER_HOST."
         ) from error
 
 

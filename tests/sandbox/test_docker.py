@@ -1,0 +1,216 @@
+"""The engine's side: what is left behind (nothing), dead clients, dead engines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import docker
+import pytest
+
+from sandbox import doctor, reaper
+from sandbox.backends import Backend, get_backend
+from sandbox.backends import docker as backend_module
+from sandbox.backends.base import Purpose
+from sandbox.host import InfrastructureError, Limits, MechanismFailure, MechanismHost
+from sandbox.image import ROOT
+from sandbox.testing import make_view
+
+NULL = b"from sandbox.mechanism import Mechanism\nclass Null(Mechanism): pass\n"
+
+
+def containers(owner: str) -> list[str]:
+    client = docker.APIClient()
+    label = f"{reaper.LABEL_OWNER}={owner}"
+    return [c["Id"] for c in client.containers(all=True, filters={"label": [label]})]
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("source", [NULL, b"1 / 0", b"import os; os._exit(0)"])
+def test_nothing_is_left_behind(engine: Backend, source: bytes) -> None:
+    try:
+        with MechanismHost.start(
+            engine, source, name="draft", limits=Limits.screening(), purpose="test"
+        ) as host:
+            assert len(containers(reaper.me())) == 1
+            host.state()
+    except MechanismFailure:
+        pass
+    assert containers(reaper.me()) == []
+
+
+@pytest.mark.engine
+def test_a_flood_that_nobody_reads_can_be_closed(engine: Backend) -> None:
+    source = b"from sandbox.mechanism import Mechanism\nimport threading, os\n"
+    source += b"def flood():\n    while True: os.write(2, b'x' * 65536)\n"
+    source += b"class M(Mechanism):\n    def propose(self, view, count):\n"
+    source += b"        threading.Thread(target=flood, daemon=True).start()\n        return []\n"
+    limits = Limits(output_bytes=1 << 30)
+    host = MechanismHost.start(engine, source, name="draft", limits=limits, purpose="test")
+    host.propose(make_view(), 1, seed=0)
+    host.close()
+    assert containers(reaper.me()) == []
+
+
+CLIENT = """
+import sys, time
+from sandbox import reaper
+from sandbox.host import Limits, MechanismHost, get_backend
+host = MechanismHost.start(
+    get_backend(), sys.stdin.buffer.read(), name="draft", limits=Limits.production(), purpose="test"
+)
+print(reaper.me(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.engine
+def test_what_a_killed_client_leaves_is_reaped_and_nothing_else(engine: Backend) -> None:
+    with MechanismHost.start(
+        engine, NULL, name="mine", limits=Limits.screening(), purpose="test"
+    ) as mine:
+        client = subprocess.Popen(
+            [sys.executable, "-c", CLIENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        assert client.stdin
+        assert client.stdout
+        client.stdin.write(NULL)
+        client.stdin.close()
+        owner = client.stdout.readline().decode().strip()
+        [orphan] = containers(owner)
+        assert orphan not in engine.reap(), "its owner lives"
+        client.send_signal(signal.SIGKILL)
+        client.wait()
+        client.stdout.close()
+        # Another living user of this engine may be quicker to remove it: gone is what counts.
+        engine.reap()
+        wait_for(lambda: containers(owner) == [])
+        assert mine.state() == {}
+
+
+@pytest.mark.engine
+def test_the_engine_really_got_every_flag(engine: Backend) -> None:
+    channel = engine.start(purpose=Purpose.MECHANISM, limits=Limits.screening(), label="flags")
+    try:
+        client = docker.APIClient()
+        seen = client.inspect_container(channel.posture["container"])
+    finally:
+        channel.close()
+    host = seen["HostConfig"]
+    assert seen["Image"] == engine.image_id
+    assert seen["Config"]["User"] == "64000:64000"
+    assert [e for e in seen["Config"]["Env"] if "=" in e] == ["PYTHONHASHSEED=0"]
+    assert host["NetworkMode"] == "none"
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert host["Privileged"] is False
+    assert not host["Binds"]
+    assert not seen["Mounts"]
+    assert host["PidsLimit"] == 64
+    assert host["Memory"] == host["MemorySwap"] == 512 << 20
+    assert host["NanoCpus"] == 10**9
+    assert host["IpcMode"] == "none"
+    assert host["CgroupnsMode"] == "private"
+    assert host["LogConfig"]["Type"] == "none"
+    assert host["Tmpfs"].keys() == {"/dev/mqueue"}
+    assert "no-new-privileges" in host["SecurityOpt"]
+    assert any(
+        o.startswith('seccomp={"defaultAction": "SCMP_ACT_ERRNO"') for o in host["SecurityOpt"]
+    )
+
+
+@pytest.mark.engine
+def test_a_container_killed_from_outside_is_a_crash(engine: Backend) -> None:
+    with MechanismHost.start(
+        engine, NULL, name="draft", limits=Limits.screening(), purpose="test"
+    ) as host:
+        docker.APIClient().kill(host.posture["container"])
+        with pytest.raises(MechanismFailure, match="CRASHED"):
+            host.state()
+
+
+@pytest.mark.engine
+def test_a_worker_whose_cage_has_a_hole_gets_no_mechanism(
+    engine: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = backend_module.posture_flags
+
+    def loose(purpose: Purpose, limits: Limits) -> dict[str, object]:
+        found = flags(purpose, limits)
+        found["host_config"]["tmpfs"]["/hole"] = "rw,size=1m,mode=1777"
+        return found
+
+    monkeypatch.setattr(backend_module, "posture_flags", loose)
+    with pytest.raises(InfrastructureError, match=r"may write to \['/hole'\].*doctor"):
+        MechanismHost.start(engine, NULL, name="draft", limits=Limits.screening(), purpose="test")
+
+
+@pytest.mark.engine
+def test_the_doctor_finds_every_control_held(engine: Backend) -> None:
+    found = doctor.examine()
+    assert [c for c in found if not c.ok] == []
+    assert len(found) > 40
+
+
+@pytest.mark.engine
+def test_the_doctor_sees_a_missing_filter(
+    engine: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    allow = tmp_path / "seccomp.json"
+    allow.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    monkeypatch.setattr(backend_module, "SECCOMP", allow)
+    wrong = {c.control: c.what_to_do for c in doctor.examine() if not c.ok}
+    assert "fork is refused" in wrong
+    assert "socket unix is refused" in wrong
+    assert "accept no drafts" in wrong["fork is refused"]
+
+
+@pytest.fixture
+def dead_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "engine.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))  # bound and never listened to: as after a crash of the engine
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    return path
+
+
+def test_a_dead_engine_is_named_with_its_fix(dead_socket: Path) -> None:
+    with pytest.raises(InfrastructureError, match="does not answer") as caught:
+        get_backend()
+    assert str(dead_socket) in str(caught.value)
+    assert "systemctl start docker" in str(caught.value)
+
+
+def test_the_doctor_reports_a_dead_engine_and_does_not_raise(dead_socket: Path) -> None:
+    [control] = doctor.examine()
+    assert not control.ok
+    assert "systemctl start docker" in control.what_to_do
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(InfrastructureError, match="no sandbox backend 'podman'"):
+        get_backend("podman")
+
+
+def test_an_engine_behind_tls_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    with pytest.raises(InfrastructureError, match="TLS is not supported"):
+        get_backend()
+    assert os.environ["DOCKER_TLS_VERIFY"] == "1"
