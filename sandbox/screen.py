@@ -1,0 +1,287 @@
+"""The screening of one draft: all checks in order, and the report of what they saw.
+
+Static checks first, where the candidate never runs; if one of them fails, nothing of it is ever
+executed. Then the dynamic ones, in workers of the sandbox. Findings and evidence only: what they
+mean for an approval is the policy's to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from sandbox import contract, replay, unit_tests
+from sandbox.backends.base import Backend
+from sandbox.checks import bandit, characters, dependencies, imports, table
+from sandbox.draft import check_content, lay_out, recognise
+from sandbox.errors import InfrastructureError, MechanismFailure, Rule
+from sandbox.host import MechanismHost
+from sandbox.judging import failure_finding
+from sandbox.limits import Limits
+from sandbox.report import CheckResult, Draft, DraftError, Finding, Outcome, Report, Severity
+from sandbox.traces import Trace
+
+STATIC = ("draft", "characters", "imports", "bandit", "dependencies")
+DYNAMIC = ("import", "contract", "unit_tests", "replay")
+CHECKS = STATIC + DYNAMIC
+UNREADABLE = frozenset({"not_utf8", "syntax_error", "deeply_nested"})
+FATAL = frozenset(
+    {
+        Rule.TIMEOUT,
+        Rule.OOM,
+        Rule.OUTPUT_LIMIT,
+        Rule.PROTOCOL_ERROR,
+        Rule.CRASHED,
+        Rule.TOO_MANY_ASKS,
+    }
+)
+WHY_DRAFT = "These are the rules at the door: a draft is one small file that a person can review."
+
+
+class _Cancelled(Exception):
+    """Somebody asked to stop."""
+
+
+def screen(
+    draft: Draft,
+    *,
+    backend: Backend,
+    library: Mapping[str, bytes] | None = None,
+    static: bool = True,
+    progress: Callable[[str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    traces: Sequence[Trace] = (),
+    limits: Limits | None = None,
+) -> Report:
+    """Judge a draft. Never raises for what a draft or the engine does: that is in the report.
+
+    `static=False` leaves the static checks out, to see what the sandbox itself stops; such a
+    report has them as skipped and so can't pass. `library` is the approved operators, by name;
+    `traces` are further traces to replay. Nothing is left running afterwards.
+    """
+    run = _Screening(
+        draft,
+        backend=backend,
+        library=library or {},
+        progress=progress or (lambda _: None),
+        cancelled=cancelled or (lambda: False),
+        traces=traces,
+        limits=limits or Limits.screening(),
+    )
+    return run.report(static=static)
+
+
+class _Screening:
+    """One screening under way."""
+
+    def __init__(
+        self,
+        draft: Draft,
+        *,
+        backend: Backend,
+        library: Mapping[str, bytes],
+        progress: Callable[[str], None],
+        cancelled: Callable[[], bool],
+        traces: Sequence[Trace],
+        limits: Limits,
+    ) -> None:
+        self._draft = draft
+        self._backend = backend
+        self._library = library
+        self._progress = progress
+        self._cancelled = cancelled
+        self._traces = traces
+        self._limits = limits
+        self._results: dict[str, CheckResult] = {}
+        self._posture: dict[str, Any] = {}
+
+    def report(self, *, static: bool) -> Report:
+        """Run everything that is to be run."""
+        began = time.monotonic()
+        try:
+            if static:
+                self._static()
+            if not any(r.outcome is not Outcome.PASSED for r in self._results.values()):
+                self._dynamic()
+        except _Cancelled:
+            self._progress("cancelled")
+        return Report(
+            mechanism=self._draft.name,
+            digest=self._draft.digest,
+            checks=tuple(
+                self._results.get(name, CheckResult(name=name, outcome=Outcome.SKIPPED))
+                for name in CHECKS
+            ),
+            image_id=str(self._posture.get("image_id", "")) or _image_id(self._backend),
+            posture=self._posture,
+            versions=_versions(),
+            seconds=round(time.monotonic() - began, 3),
+        )
+
+    # --- static ---
+
+    def _static(self) -> None:
+        first = self._run("draft", self._check_draft)
+        codes = {f.rule for f in first.findings}
+        self._run("characters", lambda: characters.check(self._draft))
+        if codes & UNREADABLE:
+            return  # the others read the syntax tree, and there is none
+        self._run("imports", lambda: imports.check(self._draft))
+        self._run("bandit", lambda: bandit.check(self._draft))
+        self._run("dependencies", lambda: dependencies.check(self._draft))
+
+    def _check_draft(self) -> CheckResult:
+        draft = self._draft
+        try:
+            lay_out(draft.files, require_test=False)
+            check_content(draft)
+        except DraftError as error:
+            finding = Finding(
+                check="draft",
+                rule=error.code,
+                severity=Severity.ERROR,
+                message=str(error),
+                path=draft.mechanism_path,
+                why=WHY_DRAFT,
+            )
+            return CheckResult(name="draft", outcome=Outcome.FAILED, findings=(finding,))
+        detail = {
+            "digest": draft.digest,
+            "files": {path: hashlib.sha256(data).hexdigest() for path, data in draft.files.items()},
+            "operator": recognise(draft.source, self._library),
+        }
+        return CheckResult(name="draft", outcome=Outcome.PASSED, detail=detail)
+
+    # --- dynamic ---
+
+    def _dynamic(self) -> None:
+        host = self._import()
+        if host is None:
+            return
+        with host:
+            done = self._run("contract", lambda: self._contract(host))
+            if done.outcome is Outcome.COULD_NOT_LOOK:
+                return
+            self._run("unit_tests", self._unit_tests)
+            if not FATAL & {f.rule for f in done.findings}:
+                self._run("replay", lambda: self._replay(host))
+
+    def _import(self) -> MechanismHost | None:
+        started: list[MechanismHost] = []
+
+        def load() -> CheckResult:
+            try:
+                host = self._start("import")
+            except MechanismFailure as failure:
+                self._posture = failure.detail.get("posture", {})
+                finding = failure_finding("import", failure, path=self._draft.mechanism_path)
+                return CheckResult(
+                    name="import",
+                    outcome=Outcome.FAILED,
+                    findings=(finding,),
+                    detail=_shown(failure),
+                )
+            started.append(host)
+            self._posture = host.posture
+            detail = {"class": host.class_name, "hooks": sorted(host.hooks)}
+            return CheckResult(name="import", outcome=Outcome.PASSED, detail=detail)
+
+        try:
+            self._run("import", load)
+        except BaseException:
+            for host in started:
+                host.close()
+            raise
+        return started[0] if started else None
+
+    def _start(self, purpose: str) -> MechanismHost:
+        return MechanismHost.start(
+            self._backend,
+            self._draft.source,
+            name=self._draft.name,
+            limits=self._limits,
+            purpose=purpose,
+        )
+
+    def _contract(self, host: MechanismHost) -> CheckResult:
+        @contextmanager
+        def fresh() -> Iterator[MechanismHost]:
+            with self._start("contract") as other:
+                yield other
+
+        return contract.check(
+            host,
+            reload=lambda: self._reload(host),
+            fresh=fresh,
+            path=self._draft.mechanism_path,
+            progress=self._tick,
+        )
+
+    def _unit_tests(self) -> CheckResult:
+        return unit_tests.check(self._draft, backend=self._backend, limits=self._limits)
+
+    def _replay(self, host: MechanismHost) -> CheckResult:
+        return replay.check(
+            host,
+            source=self._draft.source,
+            reload=lambda: self._reload(host),
+            traces=self._traces,
+            path=self._draft.mechanism_path,
+            progress=self._tick,
+        )
+
+    def _reload(self, host: MechanismHost) -> None:
+        """A new instance of a new module in the same worker: as new for another space. What must
+        be sure to share nothing gets a worker of its own."""
+        host._load(self._draft.source)
+
+    # --- around each check ---
+
+    def _tick(self) -> None:
+        if self._cancelled():
+            raise _Cancelled
+
+    def _run(self, name: str, check: Callable[[], CheckResult]) -> CheckResult:
+        self._tick()
+        self._progress(f"checking: {name}")
+        began = time.monotonic()
+        try:
+            result = check()
+        except InfrastructureError as error:
+            finding = Finding(
+                check=name,
+                rule="could-not-look",
+                severity=Severity.ERROR,
+                message=str(error)[:1000],
+                why="The sandbox's own fault, and nothing against the draft: nobody could look.",
+            )
+            result = CheckResult(name=name, outcome=Outcome.COULD_NOT_LOOK, findings=(finding,))
+        result = replace(result, seconds=round(time.monotonic() - began, 3))
+        self._results[name] = result
+        return result
+
+
+def _shown(failure: MechanismFailure) -> dict[str, Any]:
+    keys = ("traceback", "output", "exit_code", "hook")
+    return {key: failure.detail[key] for key in keys if key in failure.detail}
+
+
+def _image_id(backend: Backend) -> str:
+    try:
+        return backend.image_id
+    except InfrastructureError:
+        return ""
+
+
+def _versions() -> dict[str, str]:
+    """What judged: part of the evidence, since another version may judge otherwise."""
+    return {
+        "python": platform.python_version(),
+        "bandit": bandit.version(),
+        "allow_list": hashlib.sha256(table.FILE.read_bytes()).hexdigest()[:16],
+    }
