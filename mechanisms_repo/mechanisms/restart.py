@@ -1,0 +1,86 @@
+"""Restart: after a long time without progress, start afresh from another place.
+
+After PATIENCE trials without progress the next KICKS trials leave the rut: each moves KNOBS of the
+least tried knobs to random places within REACH, from the best configuration. Afterwards the prior
+is told to forget what came before. What is kept is decided as always: nothing good is given up.
+"""
+
+from collections import Counter
+
+from sandbox.mechanism import Candidate, Config, KnobValue, Mechanism, View
+
+PATIENCE = 6  # trials without progress before a restart
+KICKS = 4  # trials of a restart
+KNOBS = 2  # knobs that one kick moves
+REACH = 0.4  # how far a kick goes at most, as a share of a knob's range
+ATTEMPTS = 30
+
+
+class Restart(Mechanism):
+    """Leaves a rut with kicks, then has the prior forget it."""
+
+    name = "restart"
+
+    def propose(self, view: View, count: int) -> list[Candidate]:
+        """Kicks while restarting, else what the prior says about the time since the restart."""
+        chosen: list[Candidate] = []
+        seen = {key(trial.config) for trial in view.trace}
+        idle = trials_without_progress(view)
+        for i in range(count):
+            if (idle + i) % (PATIENCE + KICKS) >= PATIENCE:
+                candidate = kick(view, seen)
+                if candidate is not None:
+                    seen.add(key(view.config_of(candidate.changes)))
+                    chosen.append(candidate)
+        if len(chosen) < count:
+            chosen += view.ask(guidance(view, idle), count - len(chosen))
+        return chosen[:count]
+
+
+def key(config: Config) -> str:
+    """A configuration as text, to compare it with others."""
+    return repr(sorted(config.items()))
+
+
+def trials_without_progress(view: View) -> int:
+    """How many trials came after the last one that was kept."""
+    return (
+        len(view.trace)
+        - 1
+        - max(i for i, trial in enumerate(view.trace) if trial.number == view.best.number)
+    )
+
+
+def least_tried(view: View) -> list[str]:
+    """Free knobs that can move at all, least tried first, ties in random order."""
+    tried = Counter(name for trial in view.trace for name in trial.changes)
+    names = [n for n in view.free() if view.space[n].at(0.0) != view.space[n].at(1.0)]
+    view.random.shuffle(names)
+    return sorted(names, key=lambda name: tried[name])
+
+
+def guidance(view: View, idle: int) -> str:
+    """After a restart: what the prior should forget, and where it should look."""
+    if idle < PATIENCE + KICKS:
+        return ""
+    since = len(view.trace) - idle % (PATIENCE + KICKS)
+    fresh = " ".join(f"Explore {name}." for name in least_tried(view)[:3])
+    return f"Start afresh: forget the trials before number {since}. {fresh}"
+
+
+def kick(view: View, seen: set[str]) -> Candidate | None:
+    """A new valid configuration with KNOBS of the less tried knobs moved at random."""
+    names = least_tried(view)
+    pool = names[: max(KNOBS * 3, KNOBS)]
+    for _ in range(ATTEMPTS):
+        picked = sorted(view.random.sample(pool, min(KNOBS, len(pool))))
+        changes: dict[str, KnobValue] = {}
+        for name in picked:
+            knob, value = view.space[name], view.best.config[name]
+            new = knob.at(knob.position(value) + view.random.uniform(-REACH, REACH))
+            if new != value:
+                changes[name] = new
+        config = view.config_of(changes)
+        if changes and not view.space.problems(config) and key(config) not in seen:
+            return Candidate(changes=changes, reason=f"restart: a kick of {', '.join(changes)}")
+    return None

@@ -1,0 +1,60 @@
+"""Restart leaves a rut with kicks, then has the prior forget it."""
+
+from mechanisms.restart import KICKS, KNOBS, PATIENCE, Restart, trials_without_progress
+
+from sandbox.testing import make_trial, make_view, scripted_prior
+
+PRIOR = [{"ACTIVATION": "relu"}]
+
+
+def idle_view(idle, *, prior=None, seed=0, frozen=()):
+    trace = [make_trial(0, 1.0, status="kept")]
+    trace += [make_trial(i + 1, 1.1, changes={"ACTIVATION": "relu"}) for i in range(idle)]
+    prior = prior or scripted_prior(PRIOR)
+    return make_view(trace=trace, prior=prior, seed=seed, frozen=frozen)
+
+
+def test_while_there_is_progress_the_prior_decides_alone():
+    prior = scripted_prior(PRIOR)
+    (answer,) = Restart().propose(idle_view(PATIENCE - 1, prior=prior), 1)
+    assert dict(answer.changes) == PRIOR[0]
+    assert prior.asked == [("", 1)]
+
+
+def test_without_progress_it_kicks_valid_free_and_new():
+    for seed in range(20):
+        view = idle_view(PATIENCE, seed=seed, frozen=["WEIGHT_DECAY"])
+        (answer,) = Restart().propose(view, 1)
+        assert answer.reason.startswith("restart:")
+        assert 1 <= len(answer.changes) <= KNOBS
+        assert "WEIGHT_DECAY" not in answer.changes
+        config = view.config_of(answer.changes)
+        assert view.space.problems(config) == []
+        assert config not in [dict(t.config) for t in view.trace]
+
+
+def test_the_kicks_end_and_the_prior_is_told_to_forget():
+    prior = scripted_prior(PRIOR)
+    view = idle_view(PATIENCE + KICKS, prior=prior)
+    (answer,) = Restart().propose(view, 1)
+    assert dict(answer.changes) == PRIOR[0]
+    ((guidance, _),) = prior.asked
+    assert f"forget the trials before number {PATIENCE + KICKS + 1}" in guidance
+    assert "Explore " in guidance
+
+
+def test_several_candidates_cross_the_border_between_prior_and_kicks():
+    answers = Restart().propose(idle_view(PATIENCE - 1), 3)
+    kicks = [a for a in answers if a.reason.startswith("restart:")]
+    assert (len(answers), len(kicks)) == (3, 2)
+
+
+def test_progress_is_counted_from_the_best_trial():
+    assert trials_without_progress(idle_view(0)) == 0
+    assert trials_without_progress(idle_view(5)) == 5
+
+
+def test_the_same_seed_gives_the_same_kicks():
+    one, two = (Restart().propose(idle_view(PATIENCE, seed=5), 2) for _ in range(2))
+    assert one == two
+    assert Restart().propose(idle_view(PATIENCE, seed=6), 2) != one

@@ -1,0 +1,68 @@
+"""Tabu search refuses repeats and moves that have just failed."""
+
+from mechanisms.tabu import TENURE, Tabu, failed_moves
+
+from sandbox.testing import example_space, make_trial, make_view, scripted_prior
+
+
+def trace_with(*changes):
+    baseline = make_trial(0, 1.0, status="kept")
+    return [baseline, *(make_trial(i + 1, 1.2, changes=c) for i, c in enumerate(changes))]
+
+
+def test_a_repeat_is_refused_and_the_prior_is_asked_again_with_the_reason():
+    prior = scripted_prior([{"WEIGHT_DECAY": 0.3}, {"WARMUP_STEPS": 50}])
+    view = make_view(trace=trace_with({"WEIGHT_DECAY": 0.3}), prior=prior)
+    (answer,) = Tabu().propose(view, 1)
+    assert dict(answer.changes) == {"WARMUP_STEPS": 50}
+    assert len(prior.asked) == 2
+    assert prior.asked[0][0] == ""
+    assert "Do not touch WEIGHT_DECAY" in prior.asked[1][0]
+
+
+def test_the_same_direction_is_tabu_and_the_other_one_is_not():
+    trace = trace_with({"WEIGHT_DECAY": 0.3})
+    up = make_view(trace=trace, prior=scripted_prior([{"WEIGHT_DECAY": 0.4}]))
+    (answer,) = Tabu().propose(up, 1)
+    assert answer.changes.get("WEIGHT_DECAY", 0.0) <= 0.1
+    down = make_view(trace=trace, prior=scripted_prior([{"WEIGHT_DECAY": 0.05}]))
+    (answer,) = Tabu().propose(down, 1)
+    assert dict(answer.changes) == {"WEIGHT_DECAY": 0.05}
+
+
+def test_a_move_is_open_again_after_its_tenure():
+    old = trace_with({"WEIGHT_DECAY": 0.3}, *[{"WARMUP_STEPS": 11 + i} for i in range(TENURE)])
+    assert ("WEIGHT_DECAY", "up") not in failed_moves(make_view(trace=old))
+    assert ("WARMUP_STEPS", "up") in failed_moves(make_view(trace=old))
+
+
+def test_where_the_prior_does_not_listen_an_own_valid_move_is_made():
+    prior = scripted_prior([{"WEIGHT_DECAY": 0.3}])
+    view = make_view(trace=trace_with({"WEIGHT_DECAY": 0.3}), prior=prior, frozen=["ACTIVATION"])
+    answers = Tabu().propose(view, 3)
+    assert len(answers) == 3
+    for answer in answers:
+        assert view.space.problems(view.config_of(answer.changes)) == []
+        assert "ACTIVATION" not in answer.changes
+        assert answer.reason.startswith("tabu:")
+    assert len({str(sorted(a.changes.items())) for a in answers}) == 3
+
+
+def test_broken_answers_of_the_prior_are_dropped():
+    bad = [{"NO_SUCH_KNOB": 1}, {"WEIGHT_DECAY": float("nan")}, {"TOTAL_BATCH_SIZE": 4}]
+    view = make_view(prior=scripted_prior(bad))
+    (answer,) = Tabu().propose(view, 1)
+    assert view.space.problems(view.config_of(answer.changes)) == []
+    assert answer.changes
+
+
+def test_the_same_seed_gives_the_same_answer():
+    trace = trace_with({"WEIGHT_DECAY": 0.3})
+    one, two = (
+        Tabu().propose(
+            make_view(trace=trace, prior=scripted_prior([{"WEIGHT_DECAY": 0.3}]), seed=7), 2
+        )
+        for _ in range(2)
+    )
+    assert one == two
+    assert set(example_space()) >= {name for a in one for name in a.changes}
