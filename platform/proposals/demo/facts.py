@@ -81,7 +81,8 @@ def in_production(proposal: Proposal) -> dict[str, Any]:
     return {
         "trials": trials.count(),
         "hook_calls": {name: hooks.get(name, 0) for name in names},
-        "decisions_changed": hooks.get("proposals_changed", 0) + hooks.get("acceptances_changed", 0),
+        "decisions_changed": hooks.get("proposals_changed", 0)
+        + hooks.get("acceptances_changed", 0),
     }
 
 
