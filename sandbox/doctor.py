@@ -63,7 +63,7 @@ def examine(progress: Callable[[str], None] | None = None) -> list[Control]:
 
 def _measured(backend: Backend) -> Iterator[Control]:
     limits = Limits.screening()
-    for purpose, writable in ((Purpose.MECHANISM, ()), (Purpose.TESTS, ("/tmp",))):  # noqa: S108
+    for purpose, writable in ((Purpose.MECHANISM, ()), (Purpose.TESTS, ("/tmp",))):  # noqa: S108  # nosec B108
         channel = backend.start(purpose=purpose, limits=limits, label="doctor")
         calls = WorkerCalls(channel, limits)
         try:

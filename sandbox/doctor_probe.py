@@ -58,9 +58,9 @@ CALLS = {
 FAMILIES = {"inet": 2, "inet6": 10, "netlink": 16, "packet": 17, "unix": 1, "vsock": 40}
 PLACES = (
     "/",
-    "/tmp",  # noqa: S108
+    "/tmp",  # noqa: S108  # nosec B108
     "/dev",
-    "/dev/shm",  # noqa: S108
+    "/dev/shm",  # noqa: S108  # nosec B108
     "/dev/mqueue",
     "/etc",
     "/home",
@@ -69,7 +69,7 @@ PLACES = (
     "/run",
     "/sys/fs/cgroup",
     "/usr/local/lib",
-    "/var/tmp",  # noqa: S108
+    "/var/tmp",  # noqa: S108  # nosec B108
 )
 
 

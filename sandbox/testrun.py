@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-ROOT = "/tmp/draft"  # noqa: S108 - a file system of this one container
+ROOT = "/tmp/draft"  # noqa: S108  # nosec B108
 MAX_FAILURES = 20
 MESSAGE_CHARS = 2000
 

@@ -18,7 +18,7 @@ from sandbox.report import Draft
 from sandbox.testrun import MAX_FAILURES
 from sandbox.wire import WorkerCalls
 
-WRITABLE = ("/tmp",)  # noqa: S108 - of the container, noexec and 16 MiB
+WRITABLE = ("/tmp",)  # noqa: S108  # nosec B108
 _COUNTS = ("exit_code", "collected", "passed", "skipped")
 _FAILURE = ("test", "reason", "message")
 _OK, _NOTHING_COLLECTED = 0, 5  # of pytest's exit codes
@@ -56,6 +56,7 @@ def run_unit_tests(backend: Backend, draft: Draft, *, limits: Limits) -> TestRun
     except MechanismFailure as error:
         rule, message, collected, failures = error.rule, error.message, 0, ()
     finally:
+        output = calls.output  # before the end: what is still on its way is waited for
         calls.close()
     return TestRun(
         passed=not rule,
@@ -63,7 +64,7 @@ def run_unit_tests(backend: Backend, draft: Draft, *, limits: Limits) -> TestRun
         failures=failures,
         rule=rule,
         message=message,
-        output=calls.output,
+        output=output,
         seconds=round(calls.spent_seconds, 3),
         posture=posture,
     )

@@ -22,6 +22,8 @@ _ASK_FAILED = "ASK_FAILED"
 MESSAGE_CHARS = 2000
 TRACEBACK_CHARS = 8000
 TAIL_CHARS = 2000
+DRAIN_ROUNDS = 10
+DRAIN_SECONDS = 0.03
 
 AnswerAsk = Callable[[dict[str, Any]], list[dict[str, Any]]]
 
@@ -40,8 +42,10 @@ class WorkerCalls:
 
     @property
     def output(self) -> str:
-        """What came on standard error so far."""
-        return self._output.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        """What came on standard error so far. It travels beside the frames and may come later
+        than an answer, so what is still on its way is waited for, shortly."""
+        self._drain()
+        return self._text()
 
     def close(self) -> None:
         """Kill and remove the worker. Later requests are a mistake of the caller."""
@@ -97,10 +101,13 @@ class WorkerCalls:
     def fatal(self, rule: Rule, message: str, **detail: Any) -> MechanismFailure:
         """End the worker; the failure to raise, now and at every later request."""
         self._dead = MechanismFailure(
-            rule, message, output=self.output[-TAIL_CHARS:], fatal=True, **detail
+            rule, message, output=self._text()[-TAIL_CHARS:], fatal=True, **detail
         )
         self._channel.close()
         return self._dead
+
+    def _text(self) -> str:
+        return self._output.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
     def _budget(self, seconds: float) -> float:
         job = self._limits.job_seconds
@@ -144,6 +151,22 @@ class WorkerCalls:
         if self._reader.pending:
             raise self.fatal(Rule.PROTOCOL_ERROR, "more bytes than one answer")
         return reply, took
+
+    def _drain(self) -> None:
+        """Take in what is still coming, until a moment passes without any."""
+        for _ in range(DRAIN_ROUNDS):
+            if self._closed or self._dead is not None:
+                return
+            before, deadline = len(self._output), time.monotonic() + DRAIN_SECONDS
+            try:
+                self._channel.exchange(b"", sink=self._sink, done=lambda: False, deadline=deadline)
+            except TimeoutError:
+                if len(self._output) == before:
+                    return
+            except protocol.ProtocolError as error:
+                self.fatal(Rule.PROTOCOL_ERROR, str(error))
+            except (WorkerGone, MechanismFailure):
+                return  # the next request will say so
 
     def _sink(self, stream: Stream, data: bytes) -> None:
         if stream is Stream.OUT:

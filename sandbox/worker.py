@@ -135,7 +135,7 @@ class Worker:
         sys.modules[name] = module
         try:
             _remember_lines(self._file, source)
-            exec(compile(source, self._file, "exec"), module.__dict__)  # noqa: S102 - its purpose
+            exec(compile(source, self._file, "exec"), module.__dict__)  # noqa: S102  # nosec B102
         except MemoryError:
             raise
         except BaseException as error:

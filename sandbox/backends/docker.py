@@ -79,12 +79,13 @@ class DockerBackend:
         self._reap_now_and_then()
         flags = posture_flags(purpose, limits)
         with engine.engine_errors("starting a sandbox worker"):
-            container = self._create(flags, purpose, label)
+            container, warnings = self._create(flags, purpose, label)
             try:
                 stream = self._client.attach_socket(
                     container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
                 )
-                channel = DockerChannel(self._client, container, stream, self._posture(flags))
+                posture = {**self._posture(flags), "engine_warnings": warnings}
+                channel = DockerChannel(self._client, container, stream, posture)
                 self._client.start(container)
             except BaseException:
                 _remove(self._client, container)
@@ -113,7 +114,7 @@ class DockerBackend:
             self.reap()
             self._reaped_at = time.monotonic()
 
-    def _create(self, flags: dict[str, Any], purpose: Purpose, label: str) -> str:
+    def _create(self, flags: dict[str, Any], purpose: Purpose, label: str) -> tuple[str, list[str]]:
         host = dict(flags["host_config"])
         host["log_config"] = LogConfig(type=LogConfig.types.NONE)
         host["ulimits"] = [
@@ -141,7 +142,7 @@ class DockerBackend:
             host_config=self._client.create_host_config(**host),
             use_config_proxy=False,
         )
-        return str(created["Id"])
+        return str(created["Id"]), [str(w) for w in created.get("Warnings") or []]
 
     def _posture(self, flags: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -260,6 +261,8 @@ def posture_flags(purpose: Purpose, limits: Limits) -> dict[str, Any]:
         "seccomp": image.digest(SECCOMP.read_bytes()),
         "host_config": {
             "network_mode": "none",
+            "dns": ["127.0.0.1"],  # else the engine copies the host's own resolv.conf inside
+            "dns_search": ["."],
             "read_only": True,
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges", "seccomp"],
@@ -287,7 +290,7 @@ def _tmpfs(limits: Limits, *, writable: bool) -> dict[str, str]:
     places = {"/dev/mqueue": "ro,noexec,nosuid,nodev,size=4k,nr_inodes=1,mode=0555"}
     if writable:
         size = f"size={limits.tmp_bytes},nr_inodes=4k,mode=1777"
-        places["/tmp"] = f"rw,noexec,nosuid,nodev,{size}"  # noqa: S108
+        places["/tmp"] = f"rw,noexec,nosuid,nodev,{size}"  # noqa: S108  # nosec B108
     return places
 
 
