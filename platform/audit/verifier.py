@@ -588,6 +588,20 @@ class Rules:
             **{k: data[k] for k in ("name", "digest", "commit", "tree", "base_commit")},
         )
 
+    def _on_proposal_rebased(self, data: Mapping[str, Any]) -> None:
+        number = data["proposal"]
+        draft = self._submitted[number]
+        self._must(data["digest"] == draft["digest"], "other bytes came with the new base")
+        valid = [
+            n
+            for n, review in self._reviews.items()
+            if review["proposal"] == number and self.facts[f"review:{n}"].get("state") == "valid"
+        ]
+        self._must(not valid, f"reviews {valid} were not voided before the commit moved")
+        moved = {k: data[k] for k in ("commit", "tree", "base_commit")}
+        draft.update(moved)
+        self._fact(f"proposal:{number}", **moved)
+
     def _on_screening_finished(self, data: Mapping[str, Any]) -> None:
         number, outcome = data["proposal"], data["outcome"]
         self._must(self._body["actor"]["kind"] == "system", "a screening is the system's work")
@@ -732,8 +746,8 @@ class Rules:
             self._must(in_force, f"{of} was given under a policy that is not in force")
         who = {(r["actor"]["kind"], r["actor"]["id"]) for r in approvals}
         if data["kind"] == "policy":
-            by_policy = [kind for kind, _ in who] == ["policy"] and not self._stops
-            self._must(by_policy, "no approval by the policy, or autonomy is stopped")
+            by_policy = ("policy", self._policy.get("digest")) in who
+            self._must(by_policy and not self._stops, "not by the policy, or autonomy is stopped")
             return
         people = len([kind for kind, _ in who if kind == "person"])
         quorum = max(1, verdict["quorum"])

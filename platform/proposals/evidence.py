@@ -272,7 +272,8 @@ def _sarif(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _intervals(versions: list[PolicyVersion]) -> Iterator[dict[str, Any]]:
     """Each policy with the time that it was in force."""
-    for version, following in zip(versions, [*versions[1:], None], strict=True):
+    followers = [*versions[1:], None] if versions else []
+    for version, following in zip(versions, followers, strict=True):
         yield {
             "digest": version.digest,
             "mode": version.mode,
