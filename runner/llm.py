@@ -1,0 +1,366 @@
+"""The language model: any OpenAI-compatible `base_url`. The only file that knows openai.
+
+One question, one schema-checked answer. The richest form of structured output that the server
+takes is probed once (json_schema, json_object, plain text with extraction). Every call has a
+deadline and a cap in bytes, retries are bounded, tokens are counted against a cap. Whatever can't
+be used is a classified, counted `LlmError`; there is no default answer.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import httpx
+import openai
+from pydantic import BaseModel, ValidationError
+
+from runner.borders import BudgetExceeded, PriorError
+
+M = TypeVar("M", bound=BaseModel)
+
+CHARACTERS_A_TOKEN = 3  # a cautious estimate, used where the server does not count
+SHOWN_CHARACTERS = 300
+SYSTEM = "You are a careful research engineer. Answer with one JSON object and nothing else."
+
+
+class Fault(StrEnum):
+    """Why an answer could not be used."""
+
+    UNREACHABLE = "unreachable"  # no connection, or it broke
+    DEADLINE = "deadline"
+    SERVER_ERROR = "server_error"  # 5xx and 429
+    REFUSED = "refused"  # other 4xx, or the model refused
+    TOO_LARGE = "too_large"
+    NO_PROTOCOL = "no_protocol"  # not what a chat completion looks like
+    EMPTY = "empty"
+    NOT_JSON = "not_json"  # prose
+    CUT_OFF = "cut_off"  # half of a JSON object
+    WRONG_SCHEMA = "wrong_schema"
+
+
+NO_RETRY = (Fault.REFUSED, Fault.TOO_LARGE)
+
+
+class LlmError(PriorError):
+    """No usable answer after the retries; `fault` is the class of the last failure."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(f"language model, {fault}: {message}")
+        self.fault = fault
+        self.detail = message
+
+
+class Mode(StrEnum):
+    """Forms of structured output, best first."""
+
+    JSON_SCHEMA = "json_schema"
+    JSON_OBJECT = "json_object"
+    PLAIN = "plain"
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """Tokens spent, against a cap; in `path` they survive a restart of the runner."""
+
+    cap_tokens: int
+    path: Path | None = None
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    calls: int = 0
+    estimated_calls: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.path.exists():
+            kept = json.loads(self.path.read_text())
+            self.prompt_tokens, self.answer_tokens = kept["prompt_tokens"], kept["answer_tokens"]
+            self.calls, self.estimated_calls = kept["calls"], kept["estimated_calls"]
+            self.faults = Counter(kept["faults"])
+
+    @property
+    def total_tokens(self) -> int:
+        """All tokens so far."""
+        return self.prompt_tokens + self.answer_tokens
+
+    def check(self, expected_tokens: int) -> None:
+        """Raise BudgetExceeded before a call that would break the cap."""
+        if self.total_tokens + expected_tokens > self.cap_tokens:
+            raise BudgetExceeded(
+                f"{self.total_tokens} of {self.cap_tokens} tokens are spent and the next question "
+                f"needs about {expected_tokens}: raise the cap and start the run again"
+            )
+
+    def spend(self, prompt_tokens: int, answer_tokens: int, *, estimated: bool) -> None:
+        """Count one call."""
+        self.prompt_tokens += prompt_tokens
+        self.answer_tokens += answer_tokens
+        self.calls += 1
+        self.estimated_calls += estimated
+        self.save()
+
+    def fault(self, fault: Fault) -> None:
+        """Count one failure."""
+        self.faults[fault.value] += 1
+        self.save()
+
+    def save(self) -> None:
+        """Write the ledger, all or nothing."""
+        if self.path is None:
+            return
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.summary()))
+        temporary.replace(self.path)
+
+    def summary(self) -> dict[str, Any]:
+        """The ledger as plain data."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "answer_tokens": self.answer_tokens,
+            "calls": self.calls,
+            "estimated_calls": self.estimated_calls,
+            "faults": dict(sorted(self.faults.items())),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Generic[M]):
+    """A checked answer with its text and its cost (all attempts together)."""
+
+    value: M
+    prompt: str
+    text: str
+    prompt_tokens: int
+    answer_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reply:
+    text: str
+    cut: bool
+    prompt_tokens: int
+    answer_tokens: int
+
+
+class Llm:
+    """One model behind one `base_url`."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        model: str,
+        api_key: str,
+        ledger: Ledger,
+        deadline_seconds: float = 120.0,
+        retries: int = 2,
+        answer_bytes: int = 512 * 1024,
+        answer_tokens: int = 8000,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.model = model
+        self.ledger = ledger
+        self.deadline_seconds = deadline_seconds
+        self.retries = retries
+        self.answer_bytes = answer_bytes
+        self.answer_tokens = answer_tokens
+        self.mode = Mode.JSON_SCHEMA
+        self._limit_name = "max_completion_tokens"
+        self._pause = pause
+        self._client = openai.OpenAI(
+            base_url=base_url,
+            api_key=api_key or "none",
+            max_retries=0,
+            timeout=httpx.Timeout(deadline_seconds, connect=min(10.0, deadline_seconds)),
+            http_client=httpx.Client(trust_env=False),
+        )
+
+    def ask(self, prompt: str, *, schema: type[M], purpose: str) -> Answer[M]:
+        """One question. Raises LlmError (a PriorError) or BudgetExceeded."""
+        started = time.monotonic()
+        before = (self.ledger.prompt_tokens, self.ledger.answer_tokens)
+        question, error = prompt, LlmError(Fault.EMPTY, "never asked")
+        for attempt in range(self.retries + 1):
+            if attempt:
+                self._pause(min(0.5 * 2**attempt, 10.0))
+            try:
+                reply = self._reply(question, schema)
+                value = _checked(reply, schema)
+            except LlmError as failure:
+                error = failure
+                self.ledger.fault(failure.fault)
+                if failure.fault in NO_RETRY:
+                    break
+                if failure.fault in {Fault.NOT_JSON, Fault.CUT_OFF, Fault.WRONG_SCHEMA}:
+                    question = f"{prompt}\n\nYour last answer was refused: {failure.detail}"
+                continue
+            return Answer(
+                value=value,
+                prompt=question,
+                text=reply.text,
+                prompt_tokens=self.ledger.prompt_tokens - before[0],
+                answer_tokens=self.ledger.answer_tokens - before[1],
+                seconds=time.monotonic() - started,
+            )
+        raise LlmError(error.fault, f"{purpose}: {error.detail}") from error
+
+    def _reply(self, prompt: str, schema: type[BaseModel]) -> _Reply:
+        """One call, in the best mode that the server takes."""
+        expected = len(SYSTEM + prompt) // CHARACTERS_A_TOKEN
+        while True:
+            self.ledger.check(expected + self.answer_tokens)
+            try:
+                reply = self._call(prompt, schema)
+            except openai.BadRequestError as error:
+                if not self._step_down(str(error)):
+                    raise LlmError(Fault.REFUSED, _shown(str(error))) from error
+                continue
+            estimated = reply.prompt_tokens < 0 or reply.answer_tokens < 0
+            spent = (reply.prompt_tokens, reply.answer_tokens)
+            if estimated:
+                spent = (expected, len(reply.text) // CHARACTERS_A_TOKEN + 1)
+            self.ledger.spend(*spent, estimated=estimated)
+            return reply
+
+    def _step_down(self, message: str) -> bool:
+        """After a 400: another name of the limit, or the next mode; False if none is left."""
+        if self._limit_name == "max_completion_tokens" and self._limit_name in message:
+            self._limit_name = "max_tokens"
+            return True
+        modes = list(Mode)
+        if self.mode is modes[-1]:
+            return False
+        self.mode = modes[modes.index(self.mode) + 1]
+        return True
+
+    def _call(self, prompt: str, schema: type[BaseModel]) -> _Reply:
+        deadline = time.monotonic() + self.deadline_seconds
+        extra: dict[str, Any] = {self._limit_name: self.answer_tokens}
+        if self.mode is Mode.JSON_SCHEMA:
+            form = {"name": schema.__name__, "schema": _strict(schema), "strict": True}
+            extra["response_format"] = {"type": "json_schema", "json_schema": form}
+        elif self.mode is Mode.JSON_OBJECT:
+            extra["response_format"] = {"type": "json_object"}
+        try:
+            with self._client.chat.completions.with_streaming_response.create(
+                model=self.model,
+                messages=[
+                    {"role": "system", "content": SYSTEM},
+                    {"role": "user", "content": prompt},
+                ],
+                **extra,
+            ) as response:
+                body = _read(response.iter_bytes(), self.answer_bytes, deadline)
+        except openai.BadRequestError:
+            raise
+        except (openai.APITimeoutError, httpx.TimeoutException) as error:
+            message = f"no answer within {self.deadline_seconds:g} s"
+            raise LlmError(Fault.DEADLINE, message) from error
+        except openai.APIStatusError as error:
+            server = error.status_code >= 500 or error.status_code == 429
+            fault = Fault.SERVER_ERROR if server else Fault.REFUSED
+            raise LlmError(fault, f"HTTP {error.status_code}: {_shown(str(error))}") from error
+        except (openai.OpenAIError, httpx.HTTPError) as error:
+            raise LlmError(Fault.UNREACHABLE, _shown(str(error))) from error
+        return _parse(body)
+
+
+def _read(chunks: Iterator[bytes], limit_bytes: int, deadline: float) -> bytes:
+    """The body, cut off by an error at the limit and at the deadline (a server may drip)."""
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > limit_bytes:
+            raise LlmError(Fault.TOO_LARGE, f"the answer has over {limit_bytes} bytes")
+        if time.monotonic() > deadline:
+            raise LlmError(Fault.DEADLINE, "the answer was not finished at the deadline")
+    return bytes(body)
+
+
+def _parse(body: bytes) -> _Reply:
+    """The chat completion's text. Token counts are -1 where the server gave none."""
+    try:
+        data = json.loads(body)
+        choice = data["choices"][0]
+        message = choice["message"]
+        text, refusal = message.get("content"), message.get("refusal")
+        usage = data.get("usage") or {}
+        counts = [usage.get("prompt_tokens", -1), usage.get("completion_tokens", -1)]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        shown = _shown(body.decode(errors="replace"))
+        raise LlmError(Fault.NO_PROTOCOL, f"this is no chat completion: {shown}") from error
+    if refusal:
+        raise LlmError(Fault.REFUSED, _shown(str(refusal)))
+    if text is not None and not isinstance(text, str):
+        raise LlmError(Fault.NO_PROTOCOL, f"the content is a {type(text).__name__}, not a text")
+    tokens = [n if type(n) is int and 0 <= n < 10**9 else -1 for n in counts]
+    cut = choice.get("finish_reason") == "length"
+    return _Reply(text=text or "", cut=cut, prompt_tokens=tokens[0], answer_tokens=tokens[1])
+
+
+def _checked(reply: _Reply, schema: type[M]) -> M:
+    """The answer as its schema, or the class of what is wrong with it."""
+    if not reply.text.strip():
+        raise LlmError(Fault.EMPTY, "the answer is empty")
+    data = extract(reply.text)
+    if data is None:
+        half = reply.cut or "{" in reply.text
+        fault = Fault.CUT_OFF if half else Fault.NOT_JSON
+        raise LlmError(fault, f"no whole JSON object in: {_shown(reply.text)}")
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()[:5]
+        )
+        raise LlmError(Fault.WRONG_SCHEMA, _shown(problems)) from error
+
+
+def extract(text: str) -> dict[str, Any] | None:
+    """The first whole JSON object in a text (bare, in a fence, or within prose), or None."""
+    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    start = text.find("{")
+    for _ in range(20):
+        if start < 0:
+            return None
+        try:
+            data, _end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            start = text.find("{", start + 1)
+            continue
+        return data if isinstance(data, dict) else None
+    return None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _strict(schema: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema without what strict servers refuse; pydantic checks all of it afterwards."""
+    unsupported = {"maxLength", "minLength", "title", "default", "maxItems", "minItems", "pattern"}
+
+    def clean(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {
+                key: {name: clean(part) for name, part in value.items()}
+                if key in {"properties", "$defs"}
+                else clean(value)
+                for key, value in node.items()
+                if key not in unsupported
+            }
+        return [clean(part) for part in node] if isinstance(node, list) else node
+
+    cleaned: dict[str, Any] = clean(schema.model_json_schema())
+    return cleaned
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
