@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import httpx
+import httpx2
 import openai
 from pydantic import BaseModel, ValidationError
 
@@ -178,8 +178,11 @@ class Llm:
             base_url=base_url,
             api_key=api_key or "none",
             max_retries=0,
-            timeout=httpx.Timeout(deadline_seconds, connect=min(10.0, deadline_seconds)),
-            http_client=httpx.Client(trust_env=False),
+            timeout=httpx2.Timeout(deadline_seconds, connect=min(10.0, deadline_seconds)),
+            http_client=httpx2.Client(
+                trust_env=False,
+                transport=_Bounded(limit_bytes=answer_bytes, deadline_seconds=deadline_seconds),
+            ),
         )
 
     def ask(self, prompt: str, *, schema: type[M], purpose: str) -> Answer[M]:
@@ -241,7 +244,6 @@ class Llm:
         return True
 
     def _call(self, prompt: str, schema: type[BaseModel]) -> _Reply:
-        deadline = time.monotonic() + self.deadline_seconds
         extra: dict[str, Any] = {self._limit_name: self.answer_tokens}
         if self.mode is Mode.JSON_SCHEMA:
             form = {"name": schema.__name__, "schema": _strict(schema), "strict": True}
@@ -257,31 +259,61 @@ class Llm:
                 ],
                 **extra,
             ) as response:
-                body = _read(response.iter_bytes(), self.answer_bytes, deadline)
+                body = response.read()
         except openai.BadRequestError:
             raise
-        except (openai.APITimeoutError, httpx.TimeoutException) as error:
-            message = f"no answer within {self.deadline_seconds:g} s"
-            raise LlmError(Fault.DEADLINE, message) from error
-        except openai.APIStatusError as error:
-            server = error.status_code >= 500 or error.status_code == 429
-            fault = Fault.SERVER_ERROR if server else Fault.REFUSED
-            raise LlmError(fault, f"HTTP {error.status_code}: {_shown(str(error))}") from error
-        except (openai.OpenAIError, httpx.HTTPError) as error:
-            raise LlmError(Fault.UNREACHABLE, _shown(str(error))) from error
+        except (openai.OpenAIError, httpx2.HTTPError) as error:
+            raise _classified(error, self.deadline_seconds) from error
         return _parse(body)
 
 
-def _read(chunks: Iterator[bytes], limit_bytes: int, deadline: float) -> bytes:
-    """The body, cut off by an error at the limit and at the deadline (a server may drip)."""
-    body = bytearray()
-    for chunk in chunks:
-        body += chunk
-        if len(body) > limit_bytes:
-            raise LlmError(Fault.TOO_LARGE, f"the answer has over {limit_bytes} bytes")
-        if time.monotonic() > deadline:
-            raise LlmError(Fault.DEADLINE, "the answer was not finished at the deadline")
-    return bytes(body)
+def _classified(error: Exception, deadline_seconds: float) -> LlmError:
+    """What a failed call is an instance of."""
+    if isinstance(error.__cause__, LlmError):  # raised in the transport, wrapped by the client
+        return error.__cause__
+    if isinstance(error, (openai.APITimeoutError, httpx2.TimeoutException)):
+        return LlmError(Fault.DEADLINE, f"no answer within {deadline_seconds:g} s")
+    if isinstance(error, openai.APIStatusError):
+        server = error.status_code >= 500 or error.status_code == 429
+        fault = Fault.SERVER_ERROR if server else Fault.REFUSED
+        return LlmError(fault, f"HTTP {error.status_code}: {_shown(str(error))}")
+    return LlmError(Fault.UNREACHABLE, _shown(str(error)))
+
+
+class _Bounded(httpx2.HTTPTransport):
+    """Answers of any status are cut off by an error at a size and at a deadline: a server may
+    flood, or drip a byte a second, which no timeout for a single read would notice."""
+
+    def __init__(self, *, limit_bytes: int, deadline_seconds: float) -> None:
+        super().__init__()
+        self.limit_bytes = limit_bytes
+        self.deadline_seconds = deadline_seconds
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send, and bound what comes back."""
+        deadline = time.monotonic() + self.deadline_seconds
+        response = super().handle_request(request)
+        assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - it is no async one
+        response.stream = _BoundedStream(response.stream, self.limit_bytes, deadline)
+        return response
+
+
+class _BoundedStream(httpx2.SyncByteStream):
+    def __init__(self, inner: httpx2.SyncByteStream, limit_bytes: int, deadline: float) -> None:
+        self.inner, self.limit_bytes, self.deadline = inner, limit_bytes, deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        seen = 0
+        for chunk in self.inner:
+            seen += len(chunk)
+            if seen > self.limit_bytes:
+                raise LlmError(Fault.TOO_LARGE, f"the answer has over {self.limit_bytes} bytes")
+            if time.monotonic() > self.deadline:
+                raise LlmError(Fault.DEADLINE, "the answer was not finished at the deadline")
+            yield chunk
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 def _parse(body: bytes) -> _Reply:
