@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import httpx2
 import openai
 from pydantic import BaseModel, ValidationError
 
-from runner.borders import BudgetExceeded, PriorError
+from runner.borders import PriorError
+from runner.ledger import Ledger
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -63,70 +62,6 @@ class Mode(StrEnum):
     JSON_SCHEMA = "json_schema"
     JSON_OBJECT = "json_object"
     PLAIN = "plain"
-
-
-@dataclass(kw_only=True)
-class Ledger:
-    """Tokens spent, against a cap; in `path` they survive a restart of the runner."""
-
-    cap_tokens: int
-    path: Path | None = None
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    calls: int = 0
-    estimated_calls: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        if self.path is not None and self.path.exists():
-            kept = json.loads(self.path.read_text())
-            self.prompt_tokens, self.answer_tokens = kept["prompt_tokens"], kept["answer_tokens"]
-            self.calls, self.estimated_calls = kept["calls"], kept["estimated_calls"]
-            self.faults = Counter(kept["faults"])
-
-    @property
-    def total_tokens(self) -> int:
-        """All tokens so far."""
-        return self.prompt_tokens + self.answer_tokens
-
-    def check(self, expected_tokens: int) -> None:
-        """Raise BudgetExceeded before a call that would break the cap."""
-        if self.total_tokens + expected_tokens > self.cap_tokens:
-            raise BudgetExceeded(
-                f"{self.total_tokens} of {self.cap_tokens} tokens are spent and the next question "
-                f"needs about {expected_tokens}: raise the cap and start the run again"
-            )
-
-    def spend(self, prompt_tokens: int, answer_tokens: int, *, estimated: bool) -> None:
-        """Count one call."""
-        self.prompt_tokens += prompt_tokens
-        self.answer_tokens += answer_tokens
-        self.calls += 1
-        self.estimated_calls += estimated
-        self.save()
-
-    def fault(self, fault: Fault) -> None:
-        """Count one failure."""
-        self.faults[fault.value] += 1
-        self.save()
-
-    def save(self) -> None:
-        """Write the ledger, all or nothing."""
-        if self.path is None:
-            return
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.summary()))
-        temporary.replace(self.path)
-
-    def summary(self) -> dict[str, Any]:
-        """The ledger as plain data."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "answer_tokens": self.answer_tokens,
-            "calls": self.calls,
-            "estimated_calls": self.estimated_calls,
-            "faults": dict(sorted(self.faults.items())),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +116,7 @@ class Llm:
             timeout=httpx2.Timeout(deadline_seconds, connect=min(10.0, deadline_seconds)),
             http_client=httpx2.Client(
                 trust_env=False,
+                headers={"Accept-Encoding": "identity"},
                 transport=_Bounded(limit_bytes=answer_bytes, deadline_seconds=deadline_seconds),
             ),
         )
@@ -198,7 +134,7 @@ class Llm:
                 value = _checked(reply, schema)
             except LlmError as failure:
                 error = failure
-                self.ledger.fault(failure.fault)
+                self.ledger.fault(failure.fault.value)
                 if failure.fault in NO_RETRY:
                     break
                 if failure.fault in {Fault.NOT_JSON, Fault.CUT_OFF, Fault.WRONG_SCHEMA}:
@@ -293,6 +229,9 @@ class _Bounded(httpx2.HTTPTransport):
         """Send, and bound what comes back."""
         deadline = time.monotonic() + self.deadline_seconds
         response = super().handle_request(request)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            response.close()
+            raise LlmError(Fault.NO_PROTOCOL, "the answer is compressed, and was asked not to be")
         assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - it is no async one
         response.stream = _BoundedStream(response.stream, self.limit_bytes, deadline)
         return response

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name)
 
 from runner.corpus import CorpusError, prepare, read
-from runner.gpt_space import SEQUENCE_LENGTH, SPACE
+from runner.gpt_space import SEQUENCE_LENGTH
+from runner.train_options import EXIT_CODES, TrainingFailure, checked_knobs, parse
 
 VOCABULARY = 256
 VALIDATION_SEQUENCES = 256
@@ -32,16 +33,6 @@ SOFT_CAP = 15.0
 MUON_MOMENTUM = 0.95
 NAN_ABOVE = 100.0
 PROGRESS_SECONDS = 0.5
-LOCKED = ("DEPTH", "ASPECT_RATIO")
-EXIT_CODES = {"crash": 1, "nan": 3, "oom": 4, "constraint": 5, "infrastructure": 6}
-
-
-class TrainingFailure(Exception):
-    """This trial gives no metric; `failure` is its class."""
-
-    def __init__(self, failure: str, message: str) -> None:
-        super().__init__(message)
-        self.failure = failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,18 +295,6 @@ def bits_per_byte(model: GPT, data: Tensor) -> float:
     return nats / (math.log(2) * VALIDATION_SEQUENCES * SEQUENCE_LENGTH)
 
 
-def checked_knobs(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults with `given` over them; a locked knob may be set here, unlike in the benchmark."""
-    if unknown := sorted(set(given) - set(SPACE)):
-        raise TrainingFailure("constraint", f"unknown knobs {unknown}; known: {sorted(SPACE)}")
-    knobs = {**SPACE.defaults(), **given}
-    wrong = [f"{n}: {p}" for n in SPACE if n not in LOCKED and (p := SPACE[n].problem(knobs[n]))]
-    wrong += [p for rule in SPACE.constraints if (p := rule.problem(knobs))]
-    if wrong:
-        raise TrainingFailure("constraint", "; ".join(wrong))
-    return knobs
-
-
 def experiment(options: argparse.Namespace) -> dict[str, Any]:
     """Prepare, train, evaluate; the summary's lines in their order."""
     started = time.monotonic()
@@ -369,25 +348,9 @@ def _limit_memory(megabytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="runner.train", description="Train one configuration.")
-    parser.add_argument("knobs", nargs="?", default="{}", help="JSON; '-' reads it from stdin")
-    parser.add_argument("--budget-seconds", type=float, default=3.0)
-    parser.add_argument("--max-steps", type=int, default=0, help="steps instead of a budget")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--memory-mb", type=int, default=0, help="0: no limit of our own")
-    parser.add_argument("--corpus", default="", help="PATH:DIGEST:TRAIN_BYTES of a cache file")
-    parser.add_argument("--cache", type=Path, default=Path("var/corpus"))
-    options = parser.parse_args(arguments)
-    if options.knobs == "-":
-        options.knobs = sys.stdin.read(64 * 1024)
-    return options
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Print the summary and return 0, or print the failure's class and return its code."""
-    options = _options(arguments)
+    options = parse(arguments)
     _limit_memory(options.memory_mb)
     try:
         summary = experiment(options)

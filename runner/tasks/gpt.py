@@ -30,7 +30,9 @@ from runner.tasks.base import (
 )
 from sandbox.mechanism import Config
 
-TRAINER_FILES = tuple(ROOT / "runner" / name for name in ("train.py", "corpus.py", "gpt_space.py"))
+TRAINER_FILES = tuple(
+    ROOT / "runner" / name for name in ("train.py", "train_options.py", "corpus.py", "gpt_space.py")
+)
 
 
 class GptTask:
