@@ -1,17 +1,25 @@
-"""Level 1.5, scripted: freezes knobs that only cost trials, frees them again, guides the prior.
+"""Level 1.5: freezes knobs that only cost trials, frees them again, guides the prior.
 
 Called every few trials with what was decided before. The caps are for whoever steers, scripts and
 language models alike: at most MAX_FREEZES new freezes at a time, and at least MIN_FREE knobs that
-can move stay free. It trains nothing and asks nobody.
+can move stay free. It trains nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from runner.borders import Steering
+from pydantic import BaseModel, ConfigDict, Field
+
+from runner.borders import PriorError, Steering
 from runner.diagnosis import Moves, movable, moves_of
+from runner.prompting import fill
+from runner.strategy import history_table, space_table
 from sandbox.mechanism import Space, View
+
+if TYPE_CHECKING:
+    from runner.llm import Llm
 
 MAX_FREEZES = 5
 MIN_FREE = 4
@@ -77,3 +85,45 @@ def _guidance(view: View, moves: Moves, hopeless: list[str], frozen: frozenset[s
             (seen,) = directions
             parts.append(f"{name} {seen} failed {moves.failures[name]} times: try the other way.")
     return " ".join(parts)
+
+
+class SteeringAnswer(BaseModel):
+    """What a language model must answer at Level 1.5."""
+
+    model_config = ConfigDict(extra="forbid")
+    freeze: list[str] = Field(max_length=40)
+    unfreeze: list[str] = Field(max_length=40)
+    guidance: str = Field(max_length=3000)
+    reasons: list[str] = Field(max_length=20)
+
+
+class OpenAISteering:
+    """A language model instead of rules, under the same caps."""
+
+    def __init__(self, llm: Llm, *, metric: str) -> None:
+        self.llm = llm
+        self.metric = metric
+        self.label = llm.model
+
+    def __call__(self, view: View, steering: Steering) -> Steering:
+        """The steering for the next trials. Raises PriorError, BudgetExceeded."""
+        prompt = fill(
+            "level15.md",
+            better="Lower" if view.minimize else "Higher",
+            metric=self.metric,
+            space=space_table(view.space, view.best.config, steering.frozen),
+            history=history_table(view.trace, self.metric),
+            frozen=", ".join(sorted(steering.frozen)) or "nothing",
+            guidance=steering.guidance or "none",
+            max_freezes=str(MAX_FREEZES),
+            min_free=str(MIN_FREE),
+        )
+        answer = self.llm.ask(prompt, schema=SteeringAnswer, purpose="level 1.5").value
+        unknown = sorted({*answer.freeze, *answer.unfreeze} - set(view.space))
+        if unknown:
+            raise PriorError(f"level 1.5 names knobs that do not exist: {unknown[:10]}")
+        kept = steering.frozen - frozenset(answer.unfreeze)
+        frozen = capped(view.space, kept, answer.freeze)
+        left_out = sorted(set(answer.freeze) - frozen)
+        notes = (f"the caps left {', '.join(left_out)} free",) if left_out else ()
+        return Steering(frozen=frozen, guidance=answer.guidance, reasons=(*answer.reasons, *notes))

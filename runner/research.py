@@ -1,0 +1,303 @@
+"""Level 2 with a language model: explore, critique, specify, generate; the result is a draft.
+
+It sees the interface, the live mechanism's source, the space, the trace and a computed diagnosis,
+and has no way to load or run anything: a draft goes to the gate like everybody's. The catalog
+(`runner.catalog`) is the other researcher.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import sandbox.mechanism
+from runner.borders import PriorError, ResearchContext, ResearchDraft
+from runner.catalog import REFUSED_STATES
+from runner.diagnosis import diagnose
+from runner.prompting import fill
+from runner.protocol import NAME, Round
+from runner.strategy import history_table, space_table
+from sandbox.checks.table import MECHANISM_MODULES
+from sandbox.draft import draft_from_files, mechanism_classes
+from sandbox.report import DraftError, digest_of
+
+if TYPE_CHECKING:
+    from runner.llm import Answer, Llm
+
+GENERATE_ATTEMPTS = 2
+FINGERPRINT = "FINGERPRINT"
+MAX_PROMPT_CHARACTERS = 190_000  # a retry adds the reason of the refusal; the wire takes 200,000
+MAX_ANSWER_CHARACTERS = 100_000
+
+M = TypeVar("M", bound=BaseModel)
+Tell = Callable[[str], None]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Idea(_Strict):
+    """One idea of round 1."""
+
+    name: str = Field(pattern=NAME)
+    idea: str = Field(max_length=4000)
+    why: str = Field(max_length=4000)
+
+
+class Explored(_Strict):
+    """Round 1."""
+
+    observations: list[str] = Field(min_length=1, max_length=20)
+    ideas: list[Idea] = Field(min_length=1, max_length=8)
+
+
+class Assessment(_Strict):
+    """One verdict of round 2."""
+
+    name: str = Field(max_length=60)
+    verdict: str = Field(max_length=1000)
+    reason: str = Field(max_length=4000)
+
+
+class Criticised(_Strict):
+    """Round 2; `selected` null means that no idea would help."""
+
+    assessments: list[Assessment] = Field(max_length=8)
+    selected: str | None = Field(max_length=60)
+
+
+class Parameter(_Strict):
+    """One parameter of round 3."""
+
+    name: str = Field(max_length=60)
+    value: int | float | str
+    why: str = Field(max_length=2000)
+
+
+class Specified(_Strict):
+    """Round 3."""
+
+    behaviour: str = Field(min_length=1, max_length=20_000)
+    parameters: list[Parameter] = Field(max_length=20)
+    state: str = Field(max_length=4000)
+    test_cases: list[str] = Field(min_length=1, max_length=20)
+    risks: str = Field(max_length=4000)
+
+
+class Generated(_Strict):
+    """Round 4."""
+
+    title: str = Field(min_length=1, max_length=150)
+    summary: str = Field(min_length=1, max_length=8000)
+    source: str = Field(min_length=1, max_length=64 * 1024)
+    test: str = Field(min_length=1, max_length=64 * 1024)
+
+
+class OpenAIResearcher:
+    """Drafts mechanisms with any OpenAI-compatible language model."""
+
+    def __init__(self, llm: Llm, *, metric: str) -> None:
+        self.llm = llm
+        self.metric = metric
+        self.label = llm.model
+
+    def draft(
+        self, context: ResearchContext, progress: Callable[[str], None] | None = None
+    ) -> ResearchDraft | None:
+        """A draft, or None where no mechanism was selected. Raises PriorError, BudgetExceeded."""
+        return _Drafting(self.llm, context, self.metric, progress or (lambda _text: None)).run()
+
+
+class _Drafting:
+    """One pass through the four rounds."""
+
+    def __init__(self, llm: Llm, context: ResearchContext, metric: str, tell: Tell) -> None:
+        self.llm = llm
+        self.context = context
+        self.tell = tell
+        self.diagnosis = diagnose(context)
+        self.shown = _shown_context(context, self.diagnosis, metric)
+        self.rounds: list[Round] = []
+
+    def run(self) -> ResearchDraft | None:
+        explored = self._round("explore", Explored, context=self.shown)
+        criticised = self._round("critique", Criticised, context=self.shown, explored=explored.text)
+        selected = criticised.value.selected
+        if selected is None:
+            self.tell("critique: none selected")
+            return None
+        idea = next((i for i in explored.value.ideas if i.name == selected), None)
+        if idea is None:
+            raise PriorError(f"critique selected {selected!r}, which is none of its ideas")
+        specified = self._round(
+            "specify",
+            Specified,
+            context=self.shown,
+            explored=explored.text,
+            criticised=criticised.text,
+            selected=idea.model_dump_json(),
+        )
+        return self._generate(idea, specified.text)
+
+    def _generate(self, idea: Idea, specified: str) -> ResearchDraft:
+        """Round 4, once more if what came back is no draft; the refusal is part of the prompt."""
+        name = _unique(idea.name, self.context)
+        refused = ""
+        for _ in range(GENERATE_ATTEMPTS):
+            answer = self._round(
+                "generate",
+                Generated,
+                context=self.shown,
+                specified=specified,
+                name=name,
+                imports=", ".join(MECHANISM_MODULES),
+                refused=refused and f"## Your last answer was refused\n{refused}",
+            )
+            files = {
+                f"mechanisms/{name}.py": answer.value.source,
+                f"tests/test_{name}.py": answer.value.test,
+            }
+            refused = refusal(files, name, self.context)
+            if not refused:
+                return self._finished(answer.value, files)
+        raise PriorError(f"generate gave no usable draft: {refused}")
+
+    def _finished(self, generated: Generated, files: dict[str, str]) -> ResearchDraft:
+        path = next(iter(files))
+        return ResearchDraft(
+            title=generated.title,
+            summary=generated.summary,
+            files=files,
+            operator="",
+            parameters={FINGERPRINT: fingerprint(files[path])},
+            diagnosis=self.diagnosis,
+            rounds=tuple(self.rounds),
+            generator=self.llm.model[:200],
+        )
+
+    def _round(self, kind: str, schema: type[M], **values: str) -> Answer[M]:
+        self.tell(f"Level 2, {kind}: waiting for {self.llm.model}")
+        prompt = fill(f"{kind}.md", **values)
+        if len(prompt) > MAX_PROMPT_CHARACTERS:
+            raise PriorError(
+                f"level 2, {kind}: the prompt has {len(prompt)} characters, the limit is "
+                f"{MAX_PROMPT_CHARACTERS}: the trace is too long for one question"
+            )
+        answer = self.llm.ask(prompt, schema=schema, purpose=f"level 2, {kind}")
+        if len(answer.text) > MAX_ANSWER_CHARACTERS:
+            raise PriorError(f"level 2, {kind}: the answer has {len(answer.text)} characters")
+        kept = Round.model_validate(
+            {
+                "name": kind,
+                "prompt": answer.prompt,
+                "answer": answer.text,
+                "prompt_tokens": answer.prompt_tokens,
+                "answer_tokens": answer.answer_tokens,
+                "seconds": round(answer.seconds, 3),
+            }
+        )
+        self.rounds.append(kept)
+        return answer
+
+
+def refusal(files: dict[str, str], name: str, context: ResearchContext) -> str:
+    """Why these files are no draft worth submitting, or "". Nothing is executed."""
+    path = f"mechanisms/{name}.py"
+    try:
+        draft_from_files({p: text.encode() for p, text in files.items()})
+    except DraftError as error:
+        return f"{error.code}: {error}"
+    except UnicodeEncodeError as error:
+        return f"not_utf8: {error}"
+    if _declared_name(files[path]) != name:
+        return f"the class attribute `name` must be {name!r}"
+    digest, shape = digest_of(files[path].encode()), fingerprint(files[path])
+    for entry in context.library:
+        if digest == entry.digest or shape == fingerprint(entry.source):
+            return f"this is the approved operator {entry.name}, but for constants and names"
+    for earlier in context.earlier_drafts:
+        known = earlier.get("parameters", {}).get(FINGERPRINT)
+        if earlier.get("state") in REFUSED_STATES and (
+            digest == earlier.get("digest") or shape == known
+        ):
+            return f"the draft {earlier.get('name')!r}, nearly the same, was {earlier['state']}"
+    return ""
+
+
+def fingerprint(source: str) -> str:
+    """SHA-256 (hex) of the program's structure: without names, texts, numbers and docstrings.
+
+    Two files with the same fingerprint differ in wording and constants at most.
+    """
+    tree = ast.parse(source)
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)) and _has_docstring(node):
+            del node.body[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and not isinstance(node.value, bool | None):
+            node.value = type(node.value).__name__
+        elif isinstance(node, ast.Name):
+            node.id = names.setdefault(node.id, f"n{len(names)}")
+        elif isinstance(node, ast.arg):
+            node.arg = names.setdefault(node.arg, f"n{len(names)}")
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            node.name = names.setdefault(node.name, f"n{len(names)}")
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _has_docstring(node: ast.FunctionDef | ast.ClassDef | ast.Module) -> bool:
+    return len(node.body) > 1 and ast.get_docstring(node, clean=False) is not None
+
+
+def _declared_name(source: str) -> str | None:
+    for cls in mechanism_classes(ast.parse(source)):
+        for statement in cls.body:
+            named = isinstance(statement, ast.Assign) and any(
+                isinstance(t, ast.Name) and t.id == "name" for t in statement.targets
+            )
+            if named and isinstance(statement.value, ast.Constant):  # type: ignore[attr-defined]
+                return str(statement.value.value)  # type: ignore[attr-defined]
+    return None
+
+
+def _unique(name: str, context: ResearchContext) -> str:
+    """The idea's name, with a number where the library or an earlier draft has it already."""
+    taken = {e.name for e in context.library}
+    taken |= {str(d.get("name", "")) for d in context.earlier_drafts}
+    if name not in taken:
+        return name
+    return next(n for i in range(2, len(taken) + 3) if (n := f"{name[:54]}_{i}") not in taken)
+
+
+def _shown_context(context: ResearchContext, diagnosis: dict[str, object], metric: str) -> str:
+    interface = Path(sandbox.mechanism.__file__).read_text(encoding="utf-8")
+    return fill(
+        "context.md",
+        interface=interface.partition("# --- plain data for the wire")[0].rstrip(),
+        live_name=context.mechanism_name,
+        live_source=context.mechanism_source.rstrip(),
+        space=space_table(context.space, context.best.config, context.frozen),
+        history=history_table(context.trace, metric),
+        diagnosis=json.dumps(diagnosis, indent=1),
+        library="\n".join(f"- {e.name}: {_first_line(e.source)}" for e in context.library)
+        or "none",
+        earlier="\n".join(_memory(d) for d in context.earlier_drafts) or "none",
+    )
+
+
+def _first_line(source: str) -> str:
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def _memory(draft: object) -> str:
+    data = dict(draft) if isinstance(draft, dict) else {}
+    shown = {key: data.get(key, "") for key in ("name", "operator", "state", "reason")}
+    return "- " + json.dumps(shown)
