@@ -15,6 +15,7 @@ from sandbox.mechanism import Candidate, Config, KnobValue, Mechanism, Trial, Vi
 PATIENCE = 3  # trials without progress before an experiment
 STEP = 0.12  # distance of a level from the best value, as a share of the knob's range
 FACTORS = 7  # knobs in one experiment, at most 7
+MAX_ASKS = 3  # times that the prior is asked for valid answers
 ROWS = 8
 
 Levels = dict[str, list[KnobValue]]
@@ -45,7 +46,8 @@ class Orthogonal(Mechanism):
             if candidate is not None and key(view.config_of(candidate.changes)) not in seen:
                 seen.add(key(view.config_of(candidate.changes)))
                 chosen.append(candidate)
-        return chosen or view.ask("Explore knobs that have not been tried yet.", count)
+        asked = chosen or from_prior(view, "Explore knobs that have not been tried yet.", count)
+        return asked or single_step(view)
 
     def next_row(self, view: View) -> Candidate | None:
         """The experiment's next configuration, or None where it can't be tried."""
@@ -92,7 +94,30 @@ def sign(row: int, column: int) -> int:
 def difference(target: Config, view: View) -> dict[str, KnobValue]:
     """`target` as changes against the best configuration; frozen knobs stay."""
     best = view.best.config
-    return {n: v for n, v in target.items() if v != best[n] and n not in view.frozen}
+    return {n: v for n, v in target.items() if v != best.get(n) and n not in view.frozen}
+
+
+def from_prior(view: View, text: str, count: int) -> list[Candidate]:
+    """What the prior says, asked up to MAX_ASKS times, without what is invalid or frozen."""
+    found: list[Candidate] = []
+    for _ in range(MAX_ASKS):
+        for answer in view.ask(text, count - len(found)):
+            names = difference(answer.changes, view)
+            valid = not view.space.problems(view.config_of(answer.changes))
+            if valid and len(names) == len(answer.changes):
+                found.append(answer)
+        if len(found) >= count:
+            break
+    return found[:count]
+
+
+def single_step(view: View) -> list[Candidate]:
+    """One level of one of the least tried knobs: for a prior that has no valid answer."""
+    for name, pair in plan(view).items():
+        changes = difference({name: pair[1]}, view) or difference({name: pair[0]}, view)
+        if changes and not view.space.problems(view.config_of(changes)):
+            return [Candidate(changes=changes, reason=f"orthogonal: {name} alone")]
+    return []
 
 
 def stuck(view: View, rested: int) -> bool:

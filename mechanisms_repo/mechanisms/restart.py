@@ -13,6 +13,7 @@ PATIENCE = 6  # trials without progress before a restart
 KICKS = 4  # trials of a restart
 KNOBS = 2  # knobs that one kick moves
 REACH = 0.4  # how far a kick goes at most, as a share of a knob's range
+MAX_ASKS = 3  # times that the prior is asked for valid answers
 ATTEMPTS = 30
 
 
@@ -33,8 +34,9 @@ class Restart(Mechanism):
                     seen.add(key(view.config_of(candidate.changes)))
                     chosen.append(candidate)
         if len(chosen) < count:
-            chosen += view.ask(guidance(view, idle), count - len(chosen))
-        return chosen[:count]
+            chosen += from_prior(view, guidance(view, idle), count - len(chosen))
+        fallback = None if chosen else kick(view, seen)
+        return chosen if fallback is None else [fallback]
 
 
 def key(config: Config) -> str:
@@ -66,6 +68,19 @@ def guidance(view: View, idle: int) -> str:
     since = len(view.trace) - idle % (PATIENCE + KICKS)
     fresh = " ".join(f"Explore {name}." for name in least_tried(view)[:3])
     return f"Start afresh: forget the trials before number {since}. {fresh}"
+
+
+def from_prior(view: View, text: str, count: int) -> list[Candidate]:
+    """What the prior says, asked up to MAX_ASKS times, without what is invalid or frozen."""
+    found: list[Candidate] = []
+    for _ in range(MAX_ASKS):
+        for answer in view.ask(text, count - len(found)):
+            frozen = any(name in view.frozen for name in answer.changes)
+            if not frozen and not view.space.problems(view.config_of(answer.changes)):
+                found.append(answer)
+        if len(found) >= count:
+            break
+    return found[:count]
 
 
 def kick(view: View, seen: set[str]) -> Candidate | None:

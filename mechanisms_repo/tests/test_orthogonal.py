@@ -90,3 +90,11 @@ def test_a_failed_trial_counts_as_the_worst():
     )
     assert combination(levels, trials, minimize=True) == {"WEIGHT_DECAY": 0.0}
     assert combination(levels, trials[2:], minimize=True) == {}
+
+
+def test_broken_answers_of_the_prior_never_pass_through():
+    bad = [{"NO_SUCH_KNOB": 1}, {"WEIGHT_DECAY": 7.0}, {"TOTAL_BATCH_SIZE": 4}]
+    view = make_view(prior=scripted_prior(bad))
+    (answer,) = Orthogonal().propose(view, 1)
+    assert answer.changes
+    assert view.space.problems(view.config_of(answer.changes)) == []

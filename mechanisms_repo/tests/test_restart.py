@@ -58,3 +58,11 @@ def test_the_same_seed_gives_the_same_kicks():
     one, two = (Restart().propose(idle_view(PATIENCE, seed=5), 2) for _ in range(2))
     assert one == two
     assert Restart().propose(idle_view(PATIENCE, seed=6), 2) != one
+
+
+def test_broken_answers_of_the_prior_never_pass_through():
+    bad = [{"NO_SUCH_KNOB": 1}, {"WEIGHT_DECAY": 7.0}, {"TOTAL_BATCH_SIZE": 4}]
+    view = make_view(prior=scripted_prior(bad))
+    (answer,) = Restart().propose(view, 1)
+    assert answer.changes
+    assert view.space.problems(view.config_of(answer.changes)) == []
