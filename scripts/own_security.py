@@ -17,6 +17,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 CODE = ("sandbox", "runner", "platform", "scripts", "mechanisms_repo", "manage.py")
+SAME_AS = {"B703": "S308"}  # two rules of bandit for one call of mark_safe
+# Findings in places where no mark can stand, each with why it is none.
+REVIEWED = {
+    ("platform/audit/triggers.py", "B608"): "definitions of triggers; every part is a constant",
+    ("platform/audit/cover.py", "B703"): "the style sheet, a constant of ours",
+}
 SECONDS = 180
 COULD_NOT_LOOK = 3
 
@@ -56,12 +62,27 @@ def scan_code() -> int:
         return 1
     for error in report["errors"]:
         say(f"not parsed: {error['filename']}: {error['reason']}")
-    for result in report["results"]:
+    reviewed = [r for r in report["results"] if is_reviewed(r)]
+    found = [r for r in report["results"] if not is_reviewed(r)]
+    for result in found:
         place = f"{result['filename']}:{result['line_number']}"
         say(f"{place}: {result['test_id']} {result['issue_text']}")
     files = len(report["metrics"]) - 1  # one entry is the totals
-    say(f"{files} files, {len(report['results'])} findings, {len(report['errors'])} not parsed")
-    return 1 if report["results"] or report["errors"] or files < 1 else 0
+    say(
+        f"{files} files, {len(found)} findings, {len(report['errors'])} not parsed, "
+        f"{len(reviewed)} more are reviewed and marked where they stand"
+    )
+    return 1 if found or report["errors"] or files < 1 else 0
+
+
+def is_reviewed(result: dict[str, Any]) -> bool:
+    """Is the finding's own ruff rule (B608 is S608) marked on its lines? One mark for both."""
+    if (result["filename"], result["test_id"]) in REVIEWED:
+        return True
+    rule = SAME_AS.get(result["test_id"], "S" + result["test_id"][1:])
+    lines = (ROOT / result["filename"]).read_text(encoding="utf-8").splitlines()
+    first, last = min(result["line_range"]), max(result["line_range"])
+    return any("# noqa:" in line and rule in line for line in lines[first - 1 : last])
 
 
 def scan_lock() -> int:
