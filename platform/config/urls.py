@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from django.urls import include, path
+from proposals.api import api
 
 urlpatterns = [
+    path("api/v1/", api.urls),
     path("", include("config.pages")),
 ]
 

@@ -235,6 +235,7 @@ def restore(
     ledger: Ledger,
     target: Target,
     earlier: Activation,
+    *,
     kind: Activation.Kind,
     actor: Actor,
     reason: str,

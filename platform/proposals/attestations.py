@@ -142,7 +142,14 @@ def refuse_load(
         if leaves and earlier is not None:
             if activation.kind in ROLLBACK_KINDS:
                 engage_stop(ledger, target, f"the rollback was refused: {reason}"[:1000])
-            restore(ledger, target, earlier, Activation.Kind.REVERT, SYSTEM, f"refused: {reason}")
+            restore(
+                ledger,
+                target,
+                earlier,
+                kind=Activation.Kind.REVERT,
+                actor=SYSTEM,
+                reason=f"refused: {reason}",
+            )
         return activation
 
 

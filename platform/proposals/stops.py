@@ -52,7 +52,7 @@ def roll_back(*, target_id: int, activation_id: int, actor: Actor, reason: str) 
         )
         by_person = actor.kind is ActorKind.PERSON
         kind = Activation.Kind.ROLLBACK if by_person else Activation.Kind.AUTO_ROLLBACK
-        return restore(ledger, target, earlier, kind, actor, reason)
+        return restore(ledger, target, earlier, kind=kind, actor=actor, reason=reason)
 
 
 def _may_roll_back(actor: Actor) -> None:
