@@ -346,8 +346,10 @@ def _seed_files(seed: Path) -> dict[str, bytes]:
     """The seed's plain files; anything that the pattern does not know is refused."""
     files = {}
     for path in sorted(seed.rglob("*")):
-        name = path.relative_to(seed).as_posix()
-        if path.is_dir() or "__pycache__" in path.parts or name.endswith(".pyc"):
+        parts = path.relative_to(seed).parts
+        name = "/".join(parts)
+        # Caches of tools that ran there (`__pycache__`, `.pytest_cache` ...) are no part of it.
+        if path.is_dir() or any(p == "__pycache__" or p.startswith(".") for p in parts):
             continue
         if path.is_symlink():
             raise RepositoryError(f"{path} is a link: the seed has plain files only")
