@@ -26,7 +26,7 @@ SECOND_KNOB_SHARE = 0.15
 FAVOURITES = 6
 
 _AVOID = re.compile(r"do not touch ([A-Za-z0-9_]+)", re.IGNORECASE)
-_EXPLORE = re.compile(r"explore ([A-Z0-9_]+)\b")
+_EXPLORE = re.compile(r"\b[Ee]xplore ([A-Z0-9_]+)\b")
 _OTHER_WAY = re.compile(r"\b([A-Z0-9_]+) (up|down) failed")
 
 

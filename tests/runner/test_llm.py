@@ -1,0 +1,214 @@
+"""The language model's client against a real local server, honest and hostile."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field
+
+from runner.borders import BudgetExceeded, PriorError
+from runner.ledger import Ledger
+from runner.llm import Fault, Llm, LlmError, Mode, extract
+from tests.runner.llmserver import drip, flood, serving, stall, status
+
+
+class Colour(BaseModel):
+    """What the tests ask for."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(max_length=10)
+    shades: list[int] = Field(max_length=3)
+
+
+GOOD = '{"name": "red", "shades": [1, 2]}'
+
+
+def client(server, **options):
+    defaults = {
+        "base_url": server.url,
+        "model": "test-model",
+        "api_key": "k-123",
+        "ledger": Ledger(cap_tokens=100_000),
+        "deadline_seconds": 5.0,
+        "answer_bytes": 20_000,
+        "answer_tokens": 500,
+        "pause": lambda _seconds: None,
+    }
+    return Llm(**{**defaults, **options})
+
+
+def ask(llm):
+    return llm.ask("Which colour?", schema=Colour, purpose="test")
+
+
+def test_a_good_answer_is_checked_and_counted():
+    with serving(GOOD) as server:
+        llm = client(server)
+        answer = ask(llm)
+    assert answer.value == Colour(name="red", shades=[1, 2])
+    assert (answer.text, answer.prompt_tokens, answer.answer_tokens) == (GOOD, 100, 50)
+    (request,) = server.requests
+    assert request["path"] == "/v1/chat/completions"
+    assert request["headers"]["authorization"] == "Bearer k-123"
+    schema = request["response_format"]["json_schema"]
+    assert schema["strict"] is True
+    assert schema["schema"]["additionalProperties"] is False
+    assert set(schema["schema"]["properties"]) == {"name", "shades"}
+    assert "maxLength" not in json.dumps(schema)
+    assert llm.ledger.total_tokens == 150
+
+
+def test_the_best_mode_is_probed_once():
+    def picky(handler):
+        if handler.body.get("response_format", {}).get("type") == "json_schema":
+            status(400, "response_format json_schema is not supported")(handler)
+        else:
+            handler.completion(GOOD)
+
+    with serving(picky) as server:
+        llm = client(server)
+        ask(llm)
+        ask(llm)
+    kinds = [r.get("response_format", {}).get("type") for r in server.requests]
+    assert kinds == ["json_schema", "json_object", "json_object"]
+    assert llm.mode is Mode.JSON_OBJECT
+    assert not llm.ledger.faults
+
+
+def test_a_server_without_structured_output_is_asked_in_plain_text():
+    def plain_only(handler):
+        if "response_format" in handler.body:
+            status(400, "unknown field response_format")(handler)
+        else:
+            handler.completion(f"Sure! Here it is:\n```json\n{GOOD}\n```\nAnything else?")
+
+    with serving(plain_only) as server:
+        llm = client(server)
+        assert ask(llm).value.name == "red"
+    assert llm.mode is Mode.PLAIN
+
+
+def test_an_old_server_gets_the_old_name_of_the_limit():
+    def old(handler):
+        if "max_completion_tokens" in handler.body:
+            status(400, "unrecognized argument: max_completion_tokens")(handler)
+        else:
+            handler.completion(GOOD)
+
+    with serving(old) as server:
+        llm = client(server)
+        ask(llm)
+    assert llm.mode is Mode.JSON_SCHEMA
+    assert server.requests[-1]["max_tokens"] == 500
+
+
+HOSTILE = [
+    (status(500), Fault.SERVER_ERROR, 3),
+    (status(429), Fault.SERVER_ERROR, 3),
+    (status(401), Fault.REFUSED, 1),
+    (status(404), Fault.REFUSED, 1),
+    ("", Fault.EMPTY, 3),
+    ("   \n", Fault.EMPTY, 3),
+    (lambda h: h.completion(None), Fault.EMPTY, 3),
+    ("I would rather talk about the weather.", Fault.NOT_JSON, 3),
+    ('{"name": "red", "sha', Fault.CUT_OFF, 3),
+    (lambda h: h.completion("Well, first", finish_reason="length"), Fault.CUT_OFF, 3),
+    ('{"name": "red"}', Fault.WRONG_SCHEMA, 3),
+    ('{"name": "red", "shades": [1, 2, 3, 4]}', Fault.WRONG_SCHEMA, 3),
+    ('{"name": "red", "shades": [], "extra": 1}', Fault.WRONG_SCHEMA, 3),
+    ('{"name": "red", "shades": [NaN]}', Fault.CUT_OFF, 3),
+    (lambda h: h.completion(None, message={"refusal": "I can't."}), Fault.REFUSED, 1),
+    (lambda h: h.send(200, b"<html>proxy login</html>"), Fault.NO_PROTOCOL, 3),
+    (lambda h: h.send(200, b'{"choices": []}'), Fault.NO_PROTOCOL, 3),
+    (lambda h: h.send(200, b'{"choices": [{"message": {"content": 5}}]}'), Fault.NO_PROTOCOL, 3),
+    (lambda h: h.send(200, b"[" * 15_000), Fault.NO_PROTOCOL, 3),
+    (lambda h: h.send(200, gzip.compress(b" " * 10**7), Content_Encoding="gzip"), None, 3),
+    (flood, Fault.TOO_LARGE, 1),
+    (lambda h: h.send(500, b"x" * 10**6), Fault.TOO_LARGE, 1),
+    (lambda h: h.connection.close(), Fault.UNREACHABLE, 3),
+]
+
+
+@pytest.mark.parametrize(("answer", "fault", "calls"), HOSTILE)
+def test_what_can_not_be_used_is_a_classified_counted_error(answer, fault, calls):
+    with serving(answer) as server:
+        llm = client(server)
+        with pytest.raises(PriorError) as caught:
+            ask(llm)
+        assert len(server.requests) == calls
+    assert isinstance(caught.value, LlmError)
+    assert caught.value.fault is (fault or Fault.NO_PROTOCOL)
+    assert llm.ledger.faults == {caught.value.fault.value: calls}
+    assert len(str(caught.value)) < 600
+    assert "k-123" not in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [stall, drip])
+def test_a_call_ends_at_its_deadline(answer):
+    with serving(answer) as server:
+        with pytest.raises(LlmError) as caught:
+            ask(client(server, deadline_seconds=0.4, retries=0))
+        assert caught.value.fault is Fault.DEADLINE
+
+
+def test_nobody_there():
+    with serving(GOOD) as server:
+        llm = client(server)
+    with pytest.raises(LlmError) as caught:
+        ask(llm)
+    assert caught.value.fault is Fault.UNREACHABLE
+
+
+def test_a_retry_tells_what_was_wrong():
+    with serving("no idea", GOOD) as server:
+        llm = client(server)
+        answer = ask(llm)
+    assert answer.value.name == "red"
+    assert "Your last answer was refused: no whole JSON object" in server.prompts()[1]
+    assert answer.prompt == server.prompts()[1]
+    assert answer.prompt_tokens == 200  # both attempts were paid for
+    assert llm.ledger.faults == {"not_json": 1}
+
+
+def test_the_cap_stops_before_the_call_and_survives_a_restart(tmp_path):
+    path = tmp_path / "ledger.json"
+    with serving(GOOD) as server:
+        llm = client(server, ledger=Ledger(cap_tokens=800, path=path))
+        ask(llm)
+        ask(llm)
+        with pytest.raises(BudgetExceeded, match="300 of 800 tokens"):
+            ask(llm)
+        again = client(server, ledger=Ledger(cap_tokens=800, path=path))
+        with pytest.raises(BudgetExceeded):
+            ask(again)
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": -5, "completion_tokens": "many"}])
+def test_tokens_are_estimated_where_the_server_does_not_count(usage):
+    with serving(lambda h: h.completion(GOOD, usage=usage)) as server:
+        llm = client(server)
+        ask(llm)
+    assert llm.ledger.estimated_calls == 1
+    assert llm.ledger.prompt_tokens > 20
+    assert llm.ledger.answer_tokens > 5
+
+
+@given(st.text(max_size=200), st.dictionaries(st.text(max_size=5), st.integers()), st.text())
+def test_the_first_object_is_found_in_any_prose(before, data, after):
+    text = before.replace("{", "(") + json.dumps(data) + after
+    assert extract(text) == data
+
+
+@given(st.text(alphabet='{}[]":,01 a\\', max_size=60))
+def test_extraction_never_raises(text):
+    result = extract(text)
+    assert result is None or isinstance(result, dict)
+
+
+def test_deep_nesting_is_no_answer():
+    assert extract('{"a":' * 30_000) is None
