@@ -21,8 +21,8 @@ check:  ## lint, types, borders, migrations, deploy settings, security of our ow
 	@scripts/setup python
 	@scripts/check
 
-image: setup  ## build the sandbox image again, from nothing
-	@$(PYTHON) -m sandbox image --rebuild
+image: setup  ## the sandbox image, built if what it is made of has changed; prints its id
+	@$(PYTHON) -m sandbox image
 
 doctor:  ## look at every part and name the fix for what fails
 	@scripts/setup python
