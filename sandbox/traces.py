@@ -26,11 +26,10 @@ from sandbox.scripted_prior import ScriptedPrior
 from sandbox.surface import RATES, SCORE, SOURCE, TRAINER, Search, Surface
 
 FOLDER = Path(__file__).with_name("traces")
-STEPS = 32
-BUNDLED: dict[str, tuple[Surface, int]] = {
-    "trainer": (TRAINER, 5),
-    "rates": (RATES, 4),
-    "score": (SCORE, 9),
+BUNDLED: dict[str, tuple[Surface, int, int]] = {  # surface, the prior's seed, steps
+    "trainer": (TRAINER, 5, 32),
+    "score": (SCORE, 9, 32),
+    "plateau": (RATES, 8, 44),
 }
 
 
@@ -82,10 +81,10 @@ def bundled_traces() -> list[Trace]:
     ]
 
 
-def record(name: str, surface: Surface, seed: int) -> Trace:
+def record(name: str, surface: Surface, seed: int, steps: int) -> Trace:
     """Let the null mechanism search on a surface."""
     search, null = Search(surface=surface), Mechanism()
-    for _ in range(STEPS):
+    for _ in range(steps):
         view = search.view()
         (candidate,) = ScriptedPrior(view, seed=str(seed))("", 1)
         trial = search.attempt(candidate)
@@ -102,8 +101,7 @@ def record(name: str, surface: Surface, seed: int) -> Trace:
 
 def rendered(name: str) -> str:
     """The text of a bundled trace's file."""
-    surface, seed = BUNDLED[name]
-    data = trace_to_data(record(name, surface, seed))
+    data = trace_to_data(record(name, *BUNDLED[name]))
     trials = ",\n  ".join(json.dumps(t, sort_keys=True) for t in data.pop("trials"))
     head = json.dumps(data, sort_keys=True)[1:-1]
     return f'{{{head},\n "trials": [\n  {trials}\n ]}}\n'

@@ -1,0 +1,11 @@
+"""Never finishes its import."""
+
+from sandbox.mechanism import Candidate, Mechanism
+
+
+class Specimen(Mechanism):
+    pass
+
+
+while True:
+    pass

@@ -1,0 +1,6 @@
+"""Not Python."""
+
+from sandbox.mechanism import Candidate, Mechanism
+
+class Specimen(Mechanism)
+    pass

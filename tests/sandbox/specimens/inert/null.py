@@ -1,0 +1,7 @@
+"""Overrides nothing."""
+
+from sandbox.mechanism import Mechanism
+
+
+class Specimen(Mechanism):
+    name = "nothing"
