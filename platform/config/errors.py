@@ -11,12 +11,12 @@ from django.shortcuts import render
 API = "/api/"
 
 
-def bad_request(request: HttpRequest, _exception: Exception) -> HttpResponse:
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """400."""
     return _page(request, 400, "That request can't be read", "Go back and try again.")
 
 
-def forbidden(request: HttpRequest, _exception: Exception) -> HttpResponse:
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """403."""
     text = "Your account has no right to do this. Ask somebody who has it."
     return _page(request, 403, "Not for you", text)
@@ -28,7 +28,7 @@ def csrf(request: HttpRequest, reason: str = "") -> HttpResponse:
     return _page(request, 403, "The form was not accepted", text)
 
 
-def not_found(request: HttpRequest, _exception: Exception) -> HttpResponse:
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """404."""
     text = "There is nothing here. Nothing is ever deleted: look at the address again."
     return _page(request, 404, "Not found", text)

@@ -172,9 +172,12 @@ def _rights(person: User, subject: Proposal) -> dict[str, Any]:
 
 
 def _binding(subject: Proposal, screening: Screening | None) -> dict[str, Any]:
-    if screening is None or not screening.evidence_digest:
+    if screening is None or screening.outcome != "passed" or screening.phase != "done":
         return {"binding": [], "binding_digest": ""}
-    binding = lifecycle.binding_of(subject)
+    try:
+        binding = lifecycle.binding_of(subject)
+    except lifecycle.Denied:  # nothing to approve, so nothing to bind to
+        return {"binding": [], "binding_digest": ""}
     rows = [(key, str(value)) for key, value in binding.items()]
     return {"binding": rows, "binding_digest": lifecycle.binding_digest(binding)}
 
