@@ -1,0 +1,29 @@
+"""A process of its own that appends to the log from several threads: `appender.py THREADS EACH`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import django
+
+THREADS, EACH = int(sys.argv[1]), int(sys.argv[2])
+
+
+def append(name: str) -> None:
+    from audit import log
+    from audit.actors import SYSTEM
+    from django.db import connection, transaction
+
+    for number in range(EACH):
+        with transaction.atomic():
+            log.append(actor=SYSTEM, verb="auth.login", subject=f"user:{name}-{number}")
+    connection.close()
+
+
+django.setup()
+threads = [threading.Thread(target=append, args=(str(n),)) for n in range(THREADS)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
