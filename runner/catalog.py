@@ -100,7 +100,7 @@ RULES: dict[str, Rule] = {
         fit=_restart_fit,
         values=lambda d: {
             "PATIENCE": _clamp(d["best_age"] / 2, 3, 12),
-            "KNOBS": 3 if d["kept"] == 0 else 1,
+            "KNOBS": 3 if d["kept"] == 0 else 2,
             "REACH": 0.5 if d["kept"] == 0 else 0.25,
         },
     ),

@@ -1,7 +1,7 @@
 """Restart: after a long time without progress, start afresh from another place.
 
-After PATIENCE trials without progress the next KICKS trials leave the rut: each moves KNOBS of the
-least tried knobs to random places within REACH, from the best configuration. Afterwards the prior
+After PATIENCE trials without progress the next KICKS trials leave the rut: each moves KNOBS knobs
+of the best configuration to places within REACH where nobody has looked yet. Afterwards the prior
 is told to forget what came before. What is kept is decided as always: nothing good is given up.
 """
 
@@ -9,11 +9,12 @@ from collections import Counter
 
 from sandbox.mechanism import Candidate, Config, KnobValue, Mechanism, View
 
-PATIENCE = 6  # trials without progress before a restart
-KICKS = 4  # trials of a restart
+PATIENCE = 4  # trials without progress before a restart
+KICKS = 6  # trials of a restart
 KNOBS = 2  # knobs that one kick moves
-REACH = 0.4  # how far a kick goes at most, as a share of a knob's range
+REACH = 0.35  # how far a kick goes at most, as a share of a knob's range
 MAX_ASKS = 3  # times that the prior is asked for valid answers
+SAMPLES = 4  # random values of which a kick takes the farthest from what was tried
 ATTEMPTS = 30
 
 
@@ -84,18 +85,25 @@ def from_prior(view: View, text: str, count: int) -> list[Candidate]:
 
 
 def kick(view: View, seen: set[str]) -> Candidate | None:
-    """A new valid configuration with KNOBS of the less tried knobs moved at random."""
+    """A new valid configuration with KNOBS knobs moved to where nobody has looked yet."""
     names = least_tried(view)
-    pool = names[: max(KNOBS * 3, KNOBS)]
     for _ in range(ATTEMPTS):
-        picked = sorted(view.random.sample(pool, min(KNOBS, len(pool))))
+        picked = sorted(view.random.sample(names, min(KNOBS, len(names))))
         changes: dict[str, KnobValue] = {}
         for name in picked:
-            knob, value = view.space[name], view.best.config[name]
-            new = knob.at(knob.position(value) + view.random.uniform(-REACH, REACH))
-            if new != value:
-                changes[name] = new
+            value = unseen_value(view, name)
+            if value != view.best.config[name]:
+                changes[name] = value
         config = view.config_of(changes)
         if changes and not view.space.problems(config) and key(config) not in seen:
             return Candidate(changes=changes, reason=f"restart: a kick of {', '.join(changes)}")
     return None
+
+
+def unseen_value(view: View, name: str) -> KnobValue:
+    """Of some random values within REACH, the one farthest from all that were tried."""
+    knob, here = view.space[name], view.space[name].position(view.best.config[name])
+    values = [trial.config[name] for trial in view.trace if name in trial.config]
+    tried = [knob.position(value) for value in values if knob.problem(value) is None]
+    drawn = [knob.at(here + view.random.uniform(-REACH, REACH)) for _ in range(SAMPLES)]
+    return max(drawn, key=lambda value: min(abs(knob.position(value) - p) for p in tried))

@@ -1,8 +1,15 @@
 """Restart leaves a rut with kicks, then has the prior forget it."""
 
-from mechanisms.restart import KICKS, KNOBS, PATIENCE, Restart, trials_without_progress
+from mechanisms.restart import (
+    KICKS,
+    KNOBS,
+    PATIENCE,
+    Restart,
+    trials_without_progress,
+    unseen_value,
+)
 
-from sandbox.testing import make_trial, make_view, scripted_prior
+from sandbox.testing import example_space, make_trial, make_view, scripted_prior
 
 PRIOR = [{"ACTIVATION": "relu"}]
 
@@ -66,3 +73,16 @@ def test_broken_answers_of_the_prior_never_pass_through():
     (answer,) = Restart().propose(view, 1)
     assert answer.changes
     assert view.space.problems(view.config_of(answer.changes)) == []
+
+
+def test_a_kick_goes_where_nobody_has_looked():
+    space = example_space()
+    tried = [make_trial(0, 1.0, status="kept")]
+    tried += [make_trial(i, 1.1, changes={"WEIGHT_DECAY": 0.1 + i / 100}) for i in range(1, 9)]
+    new = []
+    for seed in range(10):
+        value = unseen_value(make_view(trace=tried, seed=seed), "WEIGHT_DECAY")
+        assert space["WEIGHT_DECAY"].problem(value) is None
+        new.append(value)
+    assert all(value not in [t.config["WEIGHT_DECAY"] for t in tried] for value in new)
+    assert sum(not 0.1 <= value <= 0.18 for value in new) >= 8
