@@ -218,9 +218,12 @@ class Journal:
         with self.store.transaction() as db:
             self._one(db.execute(query, values), f"trial {number} is not planned")
 
-    def decide(self, entry: Entry, *, state: Mapping[str, Any] | None, failures: int) -> None:
-        """Store the decision on a measured trial, the mechanism's state after it, and how many
-        times in a row the mechanism has failed by now."""
+    def decide(
+        self, entry: Entry, *, judge: str, state: Mapping[str, Any] | None, failures: int
+    ) -> None:
+        """Store the decision on a measured trial. `judge` is the digest of the mechanism that was
+        asked (the one that chose it, unless that could not be loaded any more): its state
+        afterwards, and how many times in a row it has failed by now."""
         query = (
             "UPDATE trials SET phase = 'decided', status = ?, best_metric = ?, hooks = ?, "
             "message = ?, finished_at = ? WHERE number = ? AND phase = 'measured'"
@@ -235,9 +238,9 @@ class Journal:
         )
         with self.store.transaction() as db:
             self._one(db.execute(query, values), f"trial {entry.number} is not measured")
-            self.store.put("failures", {"digest": entry.digest, "count": failures})
+            self.store.put("failures", {"digest": judge, "count": failures})
             if state is not None:
-                self._snapshot(db, entry.digest, entry.number, state)
+                self._snapshot(db, judge, entry.number, state)
 
     def failures(self, digest: str) -> int:
         """How many times in a row the mechanism has failed."""

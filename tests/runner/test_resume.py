@@ -1,0 +1,166 @@
+"""A runner killed anywhere loses no trial and repeats none: interrupted equals uninterrupted."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.borders import Steering
+from runner.journal import Journal
+from runner.local import Local
+from runner.search import Plan, Search
+from sandbox.mechanism import View
+from tests.runner.surface import Counting, SurfaceTask, WalkPrior
+
+ROOT = Path(__file__).parents[2]
+TRIALS = 12
+
+
+class Crash(BaseException):
+    """As good as kill -9: nothing after it runs, and nothing handles it."""
+
+
+def steer(view: View, current: Steering) -> Steering:
+    """Freeze what the last trial changed; the trace decides."""
+    name = next(iter(view.trace[-1].changes), "BATCH")
+    return Steering(frozen=frozenset({name}), guidance=f"after {len(view.trace)}")
+
+
+def search_in(
+    folder: Path,
+    *,
+    crash_at: int = -1,
+    seed: int = 2,
+    task: SurfaceTask | None = None,
+    count: int = 1,
+) -> tuple[int, SurfaceTask]:
+    """Run to the end, or to a crash right after the commit of that number."""
+    commits = 0
+
+    def committed() -> None:
+        nonlocal commits
+        commits += 1
+        if commits == crash_at:
+            raise Crash
+
+    task = task or SurfaceTask()
+    journal = Journal(folder, committed=committed)
+    try:
+        journal.identify(task=task.name, task_digest=task.digest, seed=seed)
+        Search(
+            journal=journal,
+            task=task,
+            prior=WalkPrior(errors=True),
+            control=Local(journal, Counting),
+            plan=Plan(trials=TRIALS, count=count),
+            say=lambda _: None,
+            steer=steer,
+        ).run()
+    finally:
+        journal.close()
+    return commits, task
+
+
+def history(folder: Path) -> list[tuple[Any, ...]]:
+    """All that must not depend on interruptions."""
+    with sqlite3.connect(f"file:{folder}/journal.sqlite3?mode=ro", uri=True) as db:
+        trials = db.execute(
+            "SELECT number, phase, config, changes, reason, mechanism, digest, hooks, metric, "
+            "failure, message, status, best_metric, repeats FROM trials ORDER BY number"
+        ).fetchall()
+        rest = db.execute("SELECT after_trial, value FROM steering ORDER BY 1").fetchall()
+        rest += db.execute("SELECT * FROM states ORDER BY 1").fetchall()
+        rest += db.execute("SELECT number, metric FROM repeats ORDER BY 1").fetchall()
+        rest += db.execute("SELECT value FROM meta WHERE key IN ('sigma', 'failures')").fetchall()
+    return trials + rest
+
+
+def test_an_uninterrupted_run_is_complete(tmp_path: Path) -> None:
+    search_in(tmp_path)
+    rows = history(tmp_path)[: TRIALS + 1]
+    assert [row[0] for row in rows] == list(range(TRIALS + 1))
+    assert {row[1] for row in rows} == {"decided"}
+    statuses = {row[11] for row in rows}
+    assert statuses == {"kept", "discarded", "failed"}
+    assert {"constraint", "no_candidate"} <= {row[9] for row in rows}  # the prior did its worst
+
+
+def test_a_crash_after_every_single_commit_changes_nothing(tmp_path: Path) -> None:
+    commits, _ = search_in(tmp_path / "whole")
+    whole = history(tmp_path / "whole")
+    assert commits > 3 * TRIALS
+    for crash_at in range(1, commits + 1):
+        folder = tmp_path / str(crash_at)
+        trained: list[Any] = []
+        with pytest.raises(Crash):
+            search_in(folder, crash_at=crash_at, task=(task := SurfaceTask()))
+        trained += task.trained
+        _, task = search_in(folder)
+        trained += task.trained
+        assert history(folder) == whole, f"crash after commit {crash_at}"
+        again = len(trained) - len({repr(t) for t in trained})
+        assert again <= 1, f"crash after commit {crash_at}: {again} trainings repeated"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    crashes=st.lists(st.integers(1, 30), max_size=8),
+    count=st.integers(1, 3),
+)
+def test_any_number_of_crashes_changes_nothing(seed: int, crashes: list[int], count: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        search_in(folder / "whole", seed=seed, count=count)
+        for crash_at in crashes:
+            try:
+                search_in(folder / "hit", crash_at=crash_at, seed=seed, count=count)
+            except Crash:
+                continue
+        search_in(folder / "hit", seed=seed, count=count)
+        assert history(folder / "hit") == history(folder / "whole")
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tests.runner.test_resume import search_in
+from tests.runner.surface import SurfaceTask
+search_in(Path(sys.argv[1]), task=SurfaceTask(subprocess=True))
+"""
+
+
+def test_a_real_kill_at_random_moments(tmp_path: Path) -> None:
+    search_in(tmp_path / "whole")
+    whole = history(tmp_path / "whole")
+    folder = tmp_path / "hit"
+    draw = random.Random()
+    kills = 0
+    for _ in range(40):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(folder)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"},
+        )
+        if kills < 8:
+            time.sleep(draw.uniform(0.3, 1.2))
+            process.send_signal(signal.SIGKILL)
+        code = process.wait(120)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        kills += 1
+    assert kills > 0
+    assert history(folder) == whole
