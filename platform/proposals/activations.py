@@ -24,7 +24,7 @@ from proposals.acts import (
     record_denial,
 )
 from proposals.approvals import quorum_met
-from proposals.facts import approvals_of, binding_digest, binding_of, drift
+from proposals.facts import approvals_of, binding_digest, binding_of, drift, open_stops
 from proposals.models import Activation, PolicyVersion, Proposal, Review, Stop
 from proposals.people import approval_problems, may_stop
 from proposals.policy import Policy
@@ -89,6 +89,8 @@ def _broken(proposal: Proposal, version: PolicyVersion, policy: Policy) -> Denie
             if code != "already_decided":
                 return Denied(code, f"{review.reviewer.get_username()} no longer may: {words}")
     by_policy = [r.by_policy for r in reviews if r.reviewer_id is None]
+    if by_policy and (stopped := open_stops()):
+        return Denied("stopped", stopped[0])
     if by_policy and by_policy != [version.digest]:
         return Denied("stale", "the policy that approved is not in force")
     if not by_policy and not quorum_met(proposal):

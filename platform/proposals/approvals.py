@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from audit import head
 from audit.actors import SYSTEM, Actor, ActorKind
 from audit.canonical import digest
 from django.contrib.auth.models import User
@@ -99,6 +100,7 @@ def approve_by_policy(*, proposal_id: int, log_problem: str) -> Review:
     subject = f"proposal:{proposal_id}"
     with act(actor=actor, tried="approve", subject=subject) as ledger:
         proposal = locked_proposal(proposal_id)
+        head.lock()  # budgets span targets: one automatic approval at a time
         version, policy = policy_in_force()
         if version.digest != actor.id:
             raise Denied("stale", "another policy came into force")
@@ -265,7 +267,9 @@ def void(*, proposal_id: int, reason: str) -> None:
         void_all(ledger, proposal, reason)
 
 
-def note_automatic(*, proposal_id: int, verb: str, mode: str, reasons: list[str]) -> None:
+def note_automatic(
+    *, proposal_id: int, verb: str, mode: str, reasons: list[str], seen: str = ""
+) -> None:
     """Record what the policy decided by itself, or would have: `autonomy.declined|shadowed`."""
     version, _ = policy_in_force()
     subject = f"proposal:{proposal_id}"
@@ -276,7 +280,7 @@ def note_automatic(*, proposal_id: int, verb: str, mode: str, reasons: list[str]
             "mode": mode,
             "reasons": reasons,
             "policy_digest": version.digest,
-            "commit": proposal.commit,
+            "seen": seen,
             "at": timezone.now().isoformat(),
         }
         proposal.save(update_fields=["automatic", "changed_at"])

@@ -14,7 +14,7 @@ from runs.models import Target
 
 from proposals import branches, shown
 from proposals.acts import Denied, policy_in_force
-from proposals.models import Proposal, Review, Screening, Stop
+from proposals.models import Activation, Proposal, Review, Screening, Stop
 from proposals.policy import Context, Evidence, Policy
 from sandbox.report import Outcome
 
@@ -146,3 +146,9 @@ def approvals_of(proposal: Proposal) -> list[Review]:
             standing=Review.Standing.VALID, decision=Review.Decision.APPROVE
         ).select_related("reviewer")
     )
+
+
+def digest_of_version(target: Target, version: int) -> str | None:
+    """The digest of a version of a target; None: there was no such version."""
+    found = Activation.objects.filter(target=target, version=version)
+    return found.values_list("digest", flat=True).first()

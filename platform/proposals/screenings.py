@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from audit.actors import SYSTEM, Actor
+from audit.actors import SYSTEM, Actor, ActorKind
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import F, Q
 from django.dispatch import Signal
@@ -19,13 +20,14 @@ from proposals import branches
 from proposals.acts import Denied, Ledger, act, locked_proposal, policy_in_force, said
 from proposals.facts import context_now, evidence_of
 from proposals.models import Proposal, Review, Screening
+from proposals.people import may_stop
 from proposals.policy import Decision, Policy, judge
 from proposals.states import State, Verb
 from sandbox.report import Outcome, Report
 
 MAX_ATTEMPTS = 4
 BACKOFF_SECONDS = (0, 5, 20, 60)
-WORKER_SILENT_SECONDS = 300
+WORKER_SILENT_SECONDS = 150
 
 screening_queued = Signal()
 """Sent after commit with `screening_id` and `delay_seconds`; whoever looks listens."""
@@ -228,12 +230,25 @@ def rescreen(*, proposal_id: int, actor: Actor, reason: str) -> Screening:
     """
     with act(actor=actor, tried="rescreen", subject=f"proposal:{proposal_id}") as ledger:
         proposal, reason = locked_proposal(proposal_id), said(reason)
+        _may_rescreen(actor, proposal)
         if proposal.screenings.filter(phase__in=["queued", "running"]).exists():
             raise Denied("wrong_state", "a screening of it is queued or running: wait for it")
         void_all(ledger, proposal, reason)
         ledger.proposal(proposal, Verb.RESCREEN, reason)
         _rebase(ledger, proposal)
         return queue(ledger, proposal, note=reason)
+
+
+def _may_rescreen(actor: Actor, proposal: Proposal) -> None:
+    if actor.kind is ActorKind.SYSTEM:
+        return
+    if actor.kind is ActorKind.PERSON:
+        _, policy = policy_in_force()
+        person = User.objects.filter(pk=int(actor.id)).first()
+        mine = person is not None and person.is_active and person.pk == proposal.requester_id
+        if mine or may_stop(person, policy):
+            return
+    raise Denied("not_entitled", "only who requested it, reviewers and operators may")
 
 
 def void_all(ledger: Ledger, proposal: Proposal, reason: str) -> None:

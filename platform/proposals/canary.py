@@ -1,0 +1,201 @@
+"""The canary: what went live is watched, and taken back by itself where the policy says so.
+
+For every activation by approval, the policy's or people's: errors, failures, no effect, regression.
+The judgement is recorded before the rollback, so that a crash in between loses neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from audit.actors import SYSTEM
+from django.utils import timezone
+from runs import attribution
+from runs.models import Run, Trial
+
+from proposals.acts import Denied, act, locked_target, policy_in_force
+from proposals.attestations import APPROVED_KINDS
+from proposals.models import Activation
+from proposals.policy import Canary
+from proposals.stops import roll_back, stop_autonomy_by_platform
+
+
+class Judgement(StrEnum):
+    WAIT = "wait"  # not enough data
+    KEEP = "keep"
+    TAKE_BACK = "take_back"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What the canary saw of one activation."""
+
+    judgement: Judgement
+    reasons: tuple[str, ...]
+    trials: int
+    decisions_changed: int
+    gain: str
+
+
+def judge_canaries() -> int:
+    """Judge whatever is live and not judged; take back what must go. How many were judged."""
+    live = Activation.objects.filter(state=Activation.State.LIVE, kind__in=list(APPROVED_KINDS))
+    judged = 0
+    for activation in live.select_related("target", "proposal"):
+        if activation.judged_at is None:
+            seen = watch(activation)
+            if seen.judgement is Judgement.WAIT:
+                continue
+            _record(activation.pk, seen)
+            activation.refresh_from_db()
+            judged += 1
+        if activation.canary.get("judgement") == Judgement.TAKE_BACK:
+            _take_back(activation)
+    return judged
+
+
+def watch(activation: Activation) -> Watch:
+    """What the trials of an activation say by now, by the policy in force."""
+    _, policy = policy_in_force()
+    earlier = predecessor(activation)
+    trials = trials_of(activation)
+    before = trials_of(earlier) if earlier else []
+    counts, past = attribution.count(trials), attribution.count(before)
+    reasons = _reasons(policy.canary, counts, past)
+    gain, words = None, "not enough data"
+    run = _run(trials)
+    if run is not None:
+        gain = attribution.gain(trials, before, unit=run.sigma, minimize=run.minimize)
+        words = str(gain) if gain else words
+        reasons += _regression(policy.canary, run, trials, before)
+    enough = counts.trials >= max(policy.canary.trials, policy.canary.no_effect_trials)
+    judgement = Judgement.WAIT
+    if reasons:
+        judgement = Judgement.TAKE_BACK
+    elif enough:
+        judgement = Judgement.KEEP
+        reasons = [f"{counts.trials} trials, {counts.decisions_changed} decisions changed"]
+    return Watch(
+        judgement=judgement,
+        reasons=tuple(reasons),
+        trials=counts.trials,
+        decisions_changed=counts.decisions_changed,
+        gain=words,
+    )
+
+
+def _reasons(rules: Canary, counts: attribution.Counts, past: attribution.Counts) -> list[str]:
+    found = []
+    if counts.hooks["raised"] > rules.max_errors:
+        found.append(f"its hooks raised {counts.hooks['raised']} times")
+    share = past.failed / past.trials if past.trials else 0.0
+    expected = share * counts.trials
+    if counts.failed - expected > rules.max_failures:
+        found.append(
+            f"{counts.failed} of {counts.trials} trials failed, {expected:.1f} were to be expected"
+        )
+    if counts.trials >= rules.no_effect_trials and counts.decisions_changed == 0:
+        found.append(f"no effect: not one decision changed in {counts.trials} trials")
+    return found
+
+
+def _regression(rules: Canary, run: Run, trials: list[Trial], before: list[Trial]) -> list[str]:
+    """Worse than its predecessor by more than the policy's sigmas.
+
+    What the search holds is compared in units of noise. Trials are compared in units of the
+    predecessor's own spread, as exploring is not regressing, and only with the whole interval.
+    """
+    if len(trials) < rules.trials:
+        return []
+    found, worse = [], 1.0 if run.minimize else -1.0
+    held = before[-1].best_metric if before else None
+    now = trials[-1].best_metric
+    if held is not None and now is not None and run.sigma and before[-1].run_id == run.pk:
+        lost = worse * (now - held) / run.sigma
+        if lost > rules.regression_sigma:
+            found.append(f"regression: the search holds a best that is {lost:.1f} sigma worse")
+    spread = max(run.sigma or 0.0, attribution.spread_of(before) or 0.0)
+    gain = attribution.gain(trials, before, unit=spread, minimize=run.minimize)
+    if gain is not None and gain.high < -rules.regression_sigma:
+        found.append(f"regression: its trials against its predecessor's {gain}, in their spread")
+    return found
+
+
+def trials_of(activation: Activation) -> list[Trial]:
+    """The trials that were chosen under this activation, in the order of their finishing."""
+    rows = Trial.objects.filter(
+        run__target=activation.target_id, version=activation.version, digest=activation.digest
+    )
+    return list(rows.select_related("run").order_by("finished_at", "number"))
+
+
+def predecessor(activation: Activation) -> Activation | None:
+    """What was live before it on its target, as other bytes."""
+    return (
+        Activation.objects.filter(
+            target=activation.target_id, version__lt=activation.version, live_at__isnull=False
+        )
+        .exclude(digest=activation.digest)
+        .order_by("-version")
+        .first()
+    )
+
+
+def _run(trials: list[Trial]) -> Run | None:
+    return trials[-1].run if trials else None
+
+
+def _record(activation_id: int, seen: Watch) -> None:
+    activation = Activation.objects.select_related("target").get(pk=activation_id)
+    subject = (
+        f"proposal:{activation.proposal_id}"
+        if activation.proposal_id
+        else f"target:{activation.target.name}"
+    )
+    with act(actor=SYSTEM, tried="judge_canary", subject=subject) as ledger:
+        target = locked_target(activation.target_id)
+        activation.refresh_from_db()
+        if activation.judged_at is not None or activation.state != Activation.State.LIVE:
+            raise Denied("wrong_state", "it was judged, or ended, meanwhile")
+        data: dict[str, Any] = {
+            "judgement": seen.judgement,
+            "reasons": list(seen.reasons),
+            "trials": seen.trials,
+            "decisions_changed": seen.decisions_changed,
+            "gain": seen.gain,
+        }
+        activation.canary, activation.judged_at = data, timezone.now()
+        activation.save(update_fields=["canary", "judged_at"])
+        ledger.write(
+            "canary.judged",
+            subject=subject,
+            target=target.name,
+            reason="; ".join(seen.reasons),
+            data={
+                "activation": activation.pk,
+                "verdict": seen.judgement,
+                "reasons": list(seen.reasons),
+                "trials": seen.trials,
+                "decisions_changed": seen.decisions_changed,
+                "gain": seen.gain,
+            },
+        )
+
+
+def _take_back(activation: Activation) -> None:
+    earlier = predecessor(activation)
+    reasons = "; ".join(activation.canary["reasons"])
+    if activation.kind == Activation.Kind.POLICY:
+        stop_autonomy_by_platform(reason=f"what the policy approved had to go: {reasons}")
+    if earlier is None:
+        raise Denied("wrong_state", f"{activation} must go, and nothing was live before it")
+    if earlier.digest == activation.target.desired_digest:
+        return  # on its way back already
+    roll_back(
+        target_id=activation.target_id,
+        activation_id=earlier.pk,
+        actor=SYSTEM,
+        reason=f"taken back by itself: {reasons}",
+    )

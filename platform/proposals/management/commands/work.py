@@ -1,0 +1,113 @@
+"""`manage.py work`: the worker. Screenings through Django's Tasks, and the periodic sweeps.
+
+One process, two threads: the main one takes tasks, the other one sweeps, so that nothing waits
+for a screening. SIGTERM gives a look under way back and ends; a second one ends at once. A sweep
+that fails is reported and tried again; when it keeps failing the worker ends with exit code 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from argparse import ArgumentParser
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import close_old_connections, connections
+from django.utils.crypto import get_random_string
+from django_tasks_db.management.commands.db_worker import Worker
+
+from proposals import screening, sweeps
+
+log = logging.getLogger("escapement.work")
+MAX_FAILURES = 5
+PAUSE_SECONDS = 0.5
+
+
+class GracefulWorker(Worker):  # type: ignore[misc] # the library has no types
+    """The library's worker, whose look under way is given back when it is asked to stop."""
+
+    def shutdown(self, signum: int, frame: FrameType | None) -> None:
+        """End after the task; tell the task."""
+        screening.stopping.set()
+        super().shutdown(signum, frame)
+
+
+class Sweeper(threading.Thread):
+    """Runs every sweep at its interval; `failed` is set when one keeps failing."""
+
+    def __init__(self, worker: GracefulWorker) -> None:
+        super().__init__(name="sweeps", daemon=True)
+        self._worker = worker
+        self._due = dict.fromkeys((name for name, _, _ in sweeps.SWEEPS), 0.0)
+        self._failures = dict.fromkeys(self._due, 0)
+        self.failed = ""
+
+    def run(self) -> None:
+        """Sweep until the worker stops."""
+        while self._worker.running and not self.failed:
+            close_old_connections()
+            for name, function, seconds in sweeps.SWEEPS:
+                if self._worker.running and time.monotonic() >= self._due[name]:
+                    self._sweep(name, function, seconds)
+            screening.stopping.wait(PAUSE_SECONDS)
+        connections.close_all()
+
+    def _sweep(self, name: str, function: Any, seconds: float) -> None:
+        try:
+            if done := function():
+                log.info("%s: %s", name, done)
+            self._failures[name] = 0
+        except Exception:  # one sweep's trouble must not stop the others, nor be hidden
+            self._failures[name] += 1
+            log.exception("the sweep %r failed (%s in a row)", name, self._failures[name])
+            if self._failures[name] >= MAX_FAILURES and name != "container reaper":
+                self.failed = name
+                self._worker.running = False
+        delay = seconds * 2 ** self._failures[name]
+        self._due[name] = time.monotonic() + min(delay, 60.0)
+
+
+class Command(BaseCommand):
+    """Run the worker."""
+
+    help = "Run the worker: screenings, activations, expiry, canaries, guarded mode."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """The options."""
+        parser.add_argument("--once", action="store_true", help="do what is waiting, then end")
+        parser.add_argument("--interval", type=float, default=0.5, help="seconds between looks")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Work until told to stop."""
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        screening.stopping.clear()
+        worker = GracefulWorker(
+            queue_names=["*"],
+            interval=options["interval"],
+            batch=options["once"],
+            backend_name="default",
+            startup_delay=False,
+            max_tasks=None,
+            worker_id=get_random_string(32),
+            excluded_queue_names=[],
+        )
+        worker.configure_signals()
+        if options["once"]:
+            sweeps.run_all()
+            worker.run()
+            sweeps.run_all()
+            return
+        sweeper = Sweeper(worker)
+        sweeper.start()
+        self.stdout.write("working: screenings and sweeps")
+        try:
+            worker.run()
+        finally:
+            worker.running = False
+            screening.stopping.set()
+            sweeper.join(timeout=15)
+        if sweeper.failed:
+            raise SystemExit(1)

@@ -1,0 +1,116 @@
+"""Looking: the task that takes a queued screening, runs the sandbox, and hands the report over.
+
+Nothing here says what a report means (`screenings.finish` asks the policy). Whatever goes wrong on
+our side is "could not look", never a pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import OperationalError
+from django.utils import timezone
+from django_tasks import task
+from django_tasks.base import TaskResultStatus
+from django_tasks_db.models import DBTaskResult
+
+from proposals import branches, screenings
+from proposals.acts import Denied
+from proposals.models import Screening
+from sandbox.backends import get_backend
+from sandbox.report import Draft
+from sandbox.screen import screen
+
+LOST_SECONDS = 20
+log = logging.getLogger(__name__)
+stopping = threading.Event()
+"""Set by the worker when it is asked to stop: a look under way is given back."""
+
+
+class Stopped(Exception):
+    """The worker stops; the look is queued again."""
+
+
+@task()
+def look(screening_id: int) -> str:
+    """Screen one proposal's commit; says in a word what came of it."""
+    screening = screenings.claim(screening_id)
+    if screening is None:
+        return "not to be had"
+    try:
+        report = screen(
+            draft_of(screening),
+            backend=get_backend(settings.SANDBOX_BACKEND),
+            library=library_of(screening),
+            progress=lambda words: _progress(screening_id, words),
+            cancelled=lambda: _cancelled(screening_id),
+        )
+        if stopping.is_set():
+            raise Stopped("the worker was stopped")
+        if _cancelled(screening_id):
+            return "cancelled"
+        return screenings.finish(screening_id, report).outcome
+    except Exception as error:
+        if _cancelled(screening_id) and not stopping.is_set():
+            return "cancelled"
+        log.exception("screening %s could not look", screening_id)
+        return screenings.could_not_look(screening_id, f"{type(error).__name__}: {error}").outcome
+
+
+def draft_of(screening: Screening) -> Draft:
+    """The draft's files, from git, at exactly the commit that the screening is about."""
+    proposal = screening.proposal
+    changed = branches.living().changed(proposal.base_commit, screening.commit)
+    files = {path: data for path, data in changed.items() if data is not None}
+    draft = Draft(mechanism_path=proposal.mechanism_path, files=files)
+    if draft.digest != proposal.digest:
+        raise Denied("wrong_digest", "the branch does not hold the bytes that were submitted")
+    return draft
+
+
+def library_of(screening: Screening) -> dict[str, bytes]:
+    """The mechanisms of the base, by name."""
+    library = branches.living().library(screening.proposal.base_commit)
+    return {name: operator.source for name, operator in library.items()}
+
+
+def _progress(screening_id: int, words: str) -> None:
+    log.info("screening %s: %s", screening_id, words)
+    try:
+        screenings.progress(screening_id, words)
+    except OperationalError as error:  # the database is busy: the next step says more
+        log.warning("screening %s: progress not stored: %s", screening_id, error)
+
+
+def _cancelled(screening_id: int) -> bool:
+    if stopping.is_set():
+        return True
+    running = Screening.objects.filter(pk=screening_id, phase=Screening.Phase.RUNNING)
+    return not running.exists()
+
+
+def enqueue(*, screening_id: int, delay_seconds: int = 0, **_: Any) -> None:
+    """Give a queued screening to the workers."""
+    if delay_seconds:
+        later = timezone.now() + timedelta(seconds=delay_seconds)
+        look.using(run_after=later).enqueue(screening_id)
+    else:
+        look.enqueue(screening_id)
+
+
+def enqueue_lost() -> int:
+    """Queued screenings that no task knows of (a crash between the two): enqueue them again."""
+    since = timezone.now() - timedelta(seconds=LOST_SECONDS)
+    queued = Screening.objects.filter(phase=Screening.Phase.QUEUED, created_at__lt=since)
+    waiting = DBTaskResult.objects.filter(
+        task_path=look.module_path, status=TaskResultStatus.READY
+    ).values_list("args_kwargs", flat=True)
+    known = {row["args"][0] for row in waiting}
+    lost = [pk for pk in queued.values_list("pk", flat=True) if pk not in known]
+    for pk in lost:
+        enqueue(screening_id=pk)
+    return len(lost)
