@@ -262,6 +262,7 @@ def _parse(body: bytes) -> _Reply:
         choice = data["choices"][0]
         message = choice["message"]
         text, refusal = message.get("content"), message.get("refusal")
+        str(text).encode()  # half a surrogate pair is no text
         usage = data.get("usage") or {}
         counts = [usage.get("prompt_tokens", -1), usage.get("completion_tokens", -1)]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

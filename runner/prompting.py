@@ -19,10 +19,10 @@ def _template(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
-def fill(name: str, **values: str) -> str:
+def fill(file: str, /, **values: str) -> str:
     """The prompt with each mark replaced once; values are never searched for marks."""
-    template = _template(name)
+    template = _template(file)
     places = set(_PLACE.findall(template))
     if places != set(values):
-        raise PromptError(f"{name} has the places {sorted(places)}, given were {sorted(values)}")
+        raise PromptError(f"{file} has the places {sorted(places)}, given were {sorted(values)}")
     return _PLACE.sub(lambda match: values[match[1]], template)

@@ -214,8 +214,6 @@ def refusal(files: dict[str, str], name: str, context: ResearchContext) -> str:
         draft_from_files({p: text.encode() for p, text in files.items()})
     except DraftError as error:
         return f"{error.code}: {error}"
-    except UnicodeEncodeError as error:
-        return f"not_utf8: {error}"
     if _declared_name(files[path]) != name:
         return f"the class attribute `name` must be {name!r}"
     digest, shape = digest_of(files[path].encode()), fingerprint(files[path])

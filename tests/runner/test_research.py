@@ -1,0 +1,206 @@
+"""Level 2 with a language model: four rounds against a real local server, honest and hostile."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from runner.borders import BudgetExceeded, PriorError
+from runner.ledger import Ledger
+from runner.llm import Llm
+from runner.research import FINGERPRINT, OpenAIResearcher, fingerprint
+from sandbox.report import digest_of
+from tests.runner.llmserver import serving, status
+from tests.runner.test_catalog import LIBRARY, STUCK
+from tests.runner.test_steering import context, trace_of
+
+SOURCE = '''"""Asks twice and takes the second answer."""
+
+from sandbox.mechanism import Candidate, Mechanism, View
+
+ASKS = 2
+
+
+class Second(Mechanism):
+    """The second answer."""
+
+    name = "NAME"
+
+    def propose(self, view: View, count: int) -> list[Candidate]:
+        answers: list[Candidate] = []
+        for _ in range(ASKS):
+            answers = view.ask("something else", count)
+        return answers
+'''
+TEST = """from mechanisms.NAME import Second
+from sandbox.testing import make_view, scripted_prior
+
+
+def test_it_takes_the_second():
+    prior = scripted_prior([{"WEIGHT_DECAY": 0.2}, {"WEIGHT_DECAY": 0.3}])
+    (answer,) = Second().propose(make_view(prior=prior), 1)
+    assert answer.changes["WEIGHT_DECAY"] == 0.3
+"""
+IDEA = {"name": "second", "idea": "ask twice", "why": "it repeats itself"}
+EXPLORED = json.dumps({"observations": ["it repeats itself"], "ideas": [IDEA]})
+ASSESSMENT = {"name": "second", "verdict": "good", "reason": "cheap"}
+CRITICISED = json.dumps({"assessments": [ASSESSMENT], "selected": "second"})
+NONE = json.dumps({"assessments": [ASSESSMENT], "selected": None})
+SPECIFIED = json.dumps(
+    {
+        "behaviour": "Asks twice.",
+        "parameters": [{"name": "ASKS", "value": 2, "why": "the first is a habit"}],
+        "state": "none",
+        "test_cases": ["takes the second"],
+        "risks": "costs tokens",
+    }
+)
+
+
+def generated(name="second", source=SOURCE, test=TEST):
+    texts = {"source": source.replace("NAME", name), "test": test.replace("NAME", name)}
+    return json.dumps({"title": "Ask twice", "summary": "Takes the second answer.", **texts})
+
+
+def research(*answers, cap=10**7, **more):
+    """The draft and the server after all rounds."""
+    with serving(*answers) as server:
+        llm = Llm(
+            base_url=server.url,
+            model="test-model",
+            api_key="k",
+            ledger=Ledger(cap_tokens=cap),
+            deadline_seconds=5.0,
+            pause=lambda _s: None,
+        )
+        values = {"library": LIBRARY, "mechanism_source": "# the live source", **more}
+        researcher = OpenAIResearcher(llm, metric="val_bpb")
+        told: list[str] = []
+        draft = researcher.draft(context(trace_of(*STUCK), **values), told.append)
+        return draft, server, told
+
+
+def test_four_rounds_make_a_draft():
+    draft, server, told = research(EXPLORED, CRITICISED, SPECIFIED, generated())
+    assert set(draft.files) == {"mechanisms/second.py", "tests/test_second.py"}
+    assert draft.files["mechanisms/second.py"] == SOURCE.replace("NAME", "second")
+    assert (draft.title, draft.generator, draft.operator) == ("Ask twice", "test-model", "")
+    assert [r.name for r in draft.rounds] == ["explore", "critique", "specify", "generate"]
+    assert [r.prompt for r in draft.rounds] == server.prompts()
+    assert [r.answer for r in draft.rounds] == [EXPLORED, CRITICISED, SPECIFIED, generated()]
+    assert all((r.prompt_tokens, r.answer_tokens) == (100, 50) for r in draft.rounds)
+    assert draft.diagnosis["repeats"] == 5
+    assert len(told) == 4
+
+
+def test_each_round_sees_what_it_needs():
+    _, server, _ = research(EXPLORED, CRITICISED, SPECIFIED, generated())
+    for prompt in server.prompts():
+        assert "class Mechanism:" in prompt  # the interface, from the file itself
+        assert "def space_to_data" not in prompt
+        assert "# the live source" in prompt
+        assert "TOTAL_BATCH_SIZE | power_of_two" in prompt
+        assert "6 | discarded | 5.40000 | +0.40000" in prompt
+        assert '"longest_streak_without_progress": 6' in prompt
+        assert "- tabu: Tabu search" in prompt
+    explore, critique, specify, generate = server.prompts()
+    assert "it repeats itself" in critique
+    assert '"idea":"ask twice"' in specify
+    assert "Asks twice." in generate
+    assert "heapq" in generate  # what may be imported, from the check's own table
+    assert "it repeats itself" not in explore
+
+
+def test_none_selected_is_no_draft():
+    draft, server, _ = research(EXPLORED, NONE)
+    assert draft is None
+    assert len(server.requests) == 2
+
+
+def test_a_taken_name_gets_a_number():
+    earlier = ({"name": "second", "state": "rejected", "digest": "0" * 64, "parameters": {}},)
+    draft, server, _ = research(
+        EXPLORED, CRITICISED, SPECIFIED, generated("second_2"), earlier_drafts=earlier
+    )
+    assert "mechanisms/second_2.py" in draft.files
+    assert "`name` is exactly `second_2`" in server.prompts()[3]
+    assert '"state": "rejected"' in server.prompts()[0]
+
+
+BROKEN = {
+    "syntax_error": generated(source="class Second(Mechanism:\n"),
+    "no_mechanism": generated(source="X = 1\n"),
+    "two_mechanisms": generated(source=SOURCE + SOURCE.partition("\n\n\n")[2]),
+    "syntax_error: tests": generated(test="def test(:\n"),
+    "the class attribute `name`": generated(source=SOURCE.replace("NAME", "other")),
+    "deeply_nested": generated(source=SOURCE + "X = " + "-" * 300 + "1\n"),
+    "approved operator tabu": generated(
+        source=LIBRARY[4].source.replace('"tabu"', '"NAME"').replace("Tabu", "Other")
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_what_is_no_draft_is_told_and_asked_for_once_more(rule):
+    draft, server, _ = research(EXPLORED, CRITICISED, SPECIFIED, BROKEN[rule], generated())
+    assert draft.files["mechanisms/second.py"] == SOURCE.replace("NAME", "second")
+    assert [r.name for r in draft.rounds][3:] == ["generate", "generate"]
+    assert "## Your last answer was refused" in server.prompts()[4]
+    assert rule.partition(":")[0] in server.prompts()[4]
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_twice_no_draft_is_an_error(rule):
+    with pytest.raises(PriorError, match="no usable draft"):
+        research(EXPLORED, CRITICISED, SPECIFIED, BROKEN[rule])
+
+
+@pytest.mark.parametrize("state", ["rejected", "failed", "rolled_back"])
+def test_a_near_duplicate_of_a_refused_draft_is_not_submitted(state):
+    known = {FINGERPRINT: fingerprint(SOURCE)}
+    near = SOURCE.replace("ASKS = 2", "ASKS = 3").replace("something else", "other")
+    near = near.replace("answers", "found").replace("Second", "Next")
+    earlier = ({"name": "x", "state": state, "digest": "0" * 64, "parameters": known},)
+    with pytest.raises(PriorError, match="nearly the same"):
+        research(EXPLORED, CRITICISED, SPECIFIED, generated(source=near), earlier_drafts=earlier)
+
+
+def test_the_very_same_bytes_are_not_submitted_again():
+    digest = digest_of(SOURCE.replace("NAME", "second").encode())
+    earlier = ({"name": "x", "state": "rejected", "digest": digest, "parameters": {}},)
+    with pytest.raises(PriorError, match="nearly the same"):
+        research(EXPLORED, CRITICISED, SPECIFIED, generated(), earlier_drafts=earlier)
+
+
+def test_a_fingerprint_is_of_the_structure():
+    assert fingerprint(SOURCE) == fingerprint(SOURCE.replace("ASKS", "TIMES").replace("2", "7"))
+    assert fingerprint(SOURCE) != fingerprint(SOURCE.replace("return answers", "return []"))
+    assert len({fingerprint(entry.source) for entry in LIBRARY}) == len(LIBRARY)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ("The search is stuck, I think.",),
+        (EXPLORED[:50],),
+        (status(500),),
+        ("",),
+        (EXPLORED.replace("second", "../../etc/passwd"),),
+        (EXPLORED, CRITICISED.replace('"selected": "second"', '"selected": "another"')),
+        (EXPLORED, CRITICISED.replace('"selected": "second"', '"selected": 7')),
+        (EXPLORED, CRITICISED, SPECIFIED.replace("Asks twice.", "")),
+        (EXPLORED, CRITICISED, SPECIFIED, json.dumps({"title": "x" * 1000})),
+        (EXPLORED, CRITICISED, SPECIFIED, generated(source=SOURCE + "#" * 70_000)),
+        (EXPLORED, CRITICISED, SPECIFIED, generated(source=SOURCE + 'X = "\ud800"\n')),
+        ("\ud800" + EXPLORED,),
+    ],
+)
+def test_hostile_answers_are_errors(answers):
+    with pytest.raises(PriorError):
+        research(*answers)
+
+
+def test_the_cap_ends_the_drafting():
+    with pytest.raises(BudgetExceeded):
+        research(EXPLORED, CRITICISED, SPECIFIED, generated(), cap=12_000)
