@@ -14,7 +14,8 @@ from sandbox.errors import InfrastructureError
 UID = 64000
 _ENVIRONMENT = {"PYTHONHASHSEED"}
 # A base image that switches its locale on by itself may add these; they tell nothing.
-_HARMLESS = {"LC_CTYPE", "HOME"}
+# bubblewrap always names the working folder, which is the root.
+_HARMLESS = {"LC_CTYPE", "HOME", "PWD"}
 
 
 def problems(seen: dict[str, Any], *, writable: Collection[str]) -> list[str]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sandbox import contract, replay, unit_tests
+from sandbox import clearance, contract, replay, unit_tests
 from sandbox.backends.base import Backend
 from sandbox.checks import bandit, characters, dependencies, imports, table
 from sandbox.draft import check_content, lay_out, recognise
@@ -175,6 +175,7 @@ class _Screening:
         started: list[MechanismHost] = []
 
         def load() -> CheckResult:
+            clearance.require(self._backend, self._progress)
             try:
                 host = self._start("import")
             except MechanismFailure as failure:

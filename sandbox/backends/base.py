@@ -76,6 +76,10 @@ class Backend(Protocol):
     def image_id(self) -> str:
         """The exact image that workers run."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Everything that decides whether the posture holds: engine, kernel, image, flags."""
+
     def start(self, *, purpose: Purpose, limits: Limits, label: str = "") -> Channel:
         """Start one worker. Raises InfrastructureError with the fix."""
 
