@@ -196,7 +196,7 @@ class Search:
         try:
             decision = decisions.propose(self.running.host, view, count, asked=asked, seed=seed)
             choices, counts, error = decision.choices, decision.counts, None
-            state = self.running.host.state() if choices else None
+            state = self.running.host.state()
         except (MechanismFailure, InfrastructureError) as failure:
             choices, state, error = (), None, failure
             counts = HookCounts(propose_calls=1, ask_calls=asked.calls)
