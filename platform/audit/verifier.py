@@ -616,6 +616,8 @@ class Rules:
             outcome=outcome,
             evidence_digest=data["evidence_digest"],
             policy_digest=data["policy_digest"],
+            report=data["evidence_digest"],
+            proposal=number,
         )
 
     def _on_review_approved(self, data: Mapping[str, Any]) -> None:
@@ -638,6 +640,8 @@ class Rules:
             by_policy=actor["id"] if actor["kind"] == "policy" else "",
             proposal=data["proposal"],
             binding_digest=data["binding_digest"],
+            binding=data["binding_digest"],
+            reason=self._body["reason"],
         )
 
     def _four_eyes(self, data: Mapping[str, Any]) -> None:
@@ -783,7 +787,7 @@ class Rules:
 
     def _on_policy_loaded(self, data: Mapping[str, Any]) -> None:
         self._policy = dict(data)
-        self._fact(f"policy:{data['digest']}", mode=data["mode"])
+        self._fact(f"policy:{data['digest']}", mode=data["mode"], text=data["digest"])
 
     def _on_autonomy_stopped(self, data: Mapping[str, Any]) -> None:
         self._stops.add(str(data["stop"]))
@@ -885,13 +889,18 @@ def _files(folder: Path, files: Mapping[str, str]) -> Iterator[Problem]:
 
 
 def _contents(folder: Path, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    """The files that the log names by digest: each policy, each mechanism."""
+    """The files that the log names by digest: each policy, each mechanism, each report."""
     for of, known in facts.items():
         what, _, name = of.partition(":")
-        digest = {"policy": name, "proposal": str(known.get("digest", ""))}.get(what)
-        if digest is None:
+        if what == "policy":
+            path, digest = f"policies/{name}.yaml", name
+        elif what == "proposal":
+            path, digest = f"changes/{name}/mechanism.py", str(known.get("digest"))
+        elif what == "screening" and known.get("report"):
+            path = f"changes/{known['proposal']}/screening-{name}/report.json"
+            digest = str(known["report"])
+        else:
             continue
-        path = f"policies/{name}.yaml" if what == "policy" else f"changes/{name}/mechanism.py"
         try:
             held = sha256((folder / path).read_bytes()) == digest
         except OSError:
