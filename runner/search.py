@@ -137,7 +137,8 @@ class Search:
             left = self.plan.trials + 1 - self.journal.count()
             if not pending and left <= 0:
                 break
-            self._steer()
+            if not pending:
+                self._steer()
             view = self.view()
             self.running = control.boundary(view, pending=bool(pending))
             if not pending:
