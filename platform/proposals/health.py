@@ -22,7 +22,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from runs.models import Runner
 
-from proposals import branches, standing
+from proposals import branches, standing, sweeps
 from sandbox import doctor as sandbox_doctor
 
 FREE_BYTES = 2 * 1024**3
@@ -157,7 +157,7 @@ def audit_log() -> str:
 
 def worker() -> str:
     """The worker's last sign of life."""
-    beat = settings.VAR / "worker.beat"
+    beat = settings.VAR / sweeps.BEAT
     age = time.time() - beat.stat().st_mtime if beat.exists() else None
     if age is None or age > BEAT_SECONDS:
         words = "it never ran" if age is None else f"silent for {age:.0f} s"

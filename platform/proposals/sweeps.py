@@ -19,6 +19,7 @@ from proposals.models import Activation, Proposal, Review, Stop
 from proposals.states import State
 from sandbox.backends import get_backend
 
+BEAT = "worker.beat"
 _unmoved: set[tuple[int, str]] = set()
 
 
@@ -85,6 +86,12 @@ def anchor() -> int:
     return 1
 
 
+def sign_of_life() -> int:
+    """Say that the worker lives, to whoever asks on this machine (`manage.py doctor`)."""
+    (settings.VAR / BEAT).touch()
+    return 0
+
+
 def reap() -> int:
     """Remove sandbox containers whose owner is gone."""
     return len(get_backend(settings.SANDBOX_BACKEND).reap())
@@ -109,6 +116,7 @@ SWEEPS: tuple[tuple[str, Callable[[], int], float], ...] = (
     ("lost tasks", screening.enqueue_lost, 10.0),
     ("expiry", expire, 20.0),
     ("anchor", anchor, 20.0),
+    ("sign of life", sign_of_life, 10.0),
     ("container reaper", reap, 60.0),
 )
 
