@@ -199,7 +199,7 @@ PARTS: tuple[tuple[str, Callable[[], str]], ...] = (
 )
 
 
-def look(progress: Callable[[str], None]) -> Iterator[Look]:
+def look(progress: Callable[[str], None], *, sandbox: bool = True) -> Iterator[Look]:
     """Look at every part, the sandbox last because it takes longest."""
     for part, ask in PARTS:
         try:
@@ -209,6 +209,8 @@ def look(progress: Callable[[str], None]) -> Iterator[Look]:
         except DatabaseError as error:
             first = str(error).splitlines()[0]
             yield Look(part=part, words=first, fix=".venv/bin/python manage.py migrate")
+    if not sandbox:
+        return
     for control in sandbox_doctor.examine(progress):
         fix = "" if control.ok else control.what_to_do or "python -m sandbox doctor"
         yield Look(part="sandbox", words=control.control, fix=fix)
