@@ -49,7 +49,6 @@ BUILTINS = {
     "__file__": FILES,
     "globals": INTERNALS,
     "locals": INTERNALS,
-    "vars": INTERNALS,
     "memoryview": NATIVE,
     "input": "the worker's standard input",
     "breakpoint": "a debugger",
@@ -85,7 +84,7 @@ HARMLESS_DUNDERS = frozenset(
         "__str__ __repr__ __format__ __add__ __radd__ __iadd__ __sub__ __rsub__ __mul__ __rmul__ "
         "__truediv__ __floordiv__ __mod__ __pow__ __neg__ __abs__ __and__ __or__ __xor__ "
         "__enter__ __exit__ __init_subclass__ __set_name__ __members__ __annotations__ "
-        "__dataclass_fields__ __slots__ __match_args__ __array__ __matmul__"
+        "__dataclass_fields__ __dict__ __slots__ __match_args__ __array__ __matmul__"
     )
 )
 HARMLESS_NAMES = frozenset({"__name__", "__doc__", "__debug__", "__all__", "__version__"})

@@ -243,8 +243,13 @@ class Walk(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         name, binding = self._called(node.func)
-        if name == "vars" and len(node.args) == 1 and _is_self(node.args[0]):
-            return
+        if name == "vars" and not node.args:
+            self._say(
+                node,
+                "builtin-not-allowed",
+                f"uses vars() of a scope: a mechanism may not reach {INTERNALS}",
+                WHY_IMPORT,
+            )
         if name in BY_NAME:
             self._by_name(node, name)
         else:
@@ -366,7 +371,8 @@ def _is_self(node: ast.AST) -> bool:
 
 
 def _on_self(node: ast.AST, name: str) -> bool:
-    return name == "__dict__" and isinstance(node, ast.Attribute) and _is_self(node.value)
+    """`self.__class__` is what `type(self)` is."""
+    return name == "__class__" and isinstance(node, ast.Attribute) and _is_self(node.value)
 
 
 def _is_class_name(node: ast.Attribute) -> bool:
