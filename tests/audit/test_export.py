@@ -14,9 +14,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from tests.audit.conftest import Site
+from tests.audit.conftest import Site, build
 
 
 def verify(folder: Path, *arguments: str, python: str = sys.executable) -> tuple[int, str]:
@@ -219,3 +220,22 @@ def test_an_export_without_its_files_fails_and_is_on_the_log(told: Site, tmp_pat
         query = "SELECT verb FROM audit_entry ORDER BY seq DESC LIMIT 2"
         verbs = [verb for (verb,) in connection.execute(query)]
     assert verbs == ["audit.export_failed", "audit.exported"]
+
+
+def test_the_same_story_holds_on_postgres(
+    postgres_site: Site, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    url = postgres_site.url.rpartition("/")[0] + "/story"
+    with psycopg.connect(postgres_site.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE story")
+    site = build(tmp_path_factory.mktemp("story"), url)
+    site.run("tests/web/factory.py")
+    out = tmp_path / "evidence.zip"
+    site.run("manage.py", "export_evidence", "--out", str(out))
+    with zipfile.ZipFile(out) as packed:
+        packed.extractall(tmp_path / "bundle")
+    assert verify(tmp_path / "bundle")[0] == 0
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("UPDATE proposals_proposal SET state = 'live' WHERE state = 'rejected'")
+    code, text = site.verify()
+    assert (code, "the log says 'rejected'" in text) == (1, True), text
