@@ -95,7 +95,7 @@ RULES: dict[str, Rule] = {
     ),
     "bandit": Rule(
         fit=_bandit_fit,
-        bounds={"PRIOR_SHARE": (0.05, 0.5), "EXPLORATION": (0.1, 0.7)},
+        bounds={"PRIOR_SHARE": (0.05, 0.5), "EXPLORATION": (0.1, 0.6)},
         values=lambda d: {
             "PRIOR_SHARE": 0.1 if d["kept"] <= d["trials"] / 8 else 0.3,
             "EXPLORATION": 0.6 if len(d["never_tried"]) > d["knobs"] / 3 else 0.25,
