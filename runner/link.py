@@ -39,6 +39,8 @@ REFRESH_SECONDS = 10.0
 LONGEST_BACKOFF_SECONDS = 15.0
 ENGINE_PATIENCE_SECONDS = 120.0
 ENGINE_RETRY_SECONDS = 5.0
+ENGINE_ATTEMPTS = 5
+GOODBYE_SECONDS = 5.0
 REMIND_SECONDS = 15.0
 REASON_CHARS = 4000
 
@@ -77,7 +79,7 @@ class Link:
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat_for_ever, name="link", daemon=True)
-        self._reminded = 0.0
+        self._reminded: dict[str, float] = {}
 
     # --- for the command ---
 
@@ -89,15 +91,16 @@ class Link:
         """Say good-bye: the worker ends, and what waits is sent if the platform answers now."""
         self._ended.set()
         self._wake.set()
-        self._thread.join(30)
+        self._thread.join(GOODBYE_SECONDS)
         if self.running is not None:
             self.running.host.close()
             self.running = None
-        if isinstance(self._error, TokenInvalid):
+        busy = self._thread.is_alive()  # in a request that nobody answers
+        if busy or self._error is not None or self._backoff:
+            self.say(f"kept for the next start: {self._backlog() or 'nothing'}")
             return
         self._status = self._about(self._status.version, "idle", "", "")
-        self._activity = why
-        self._silent_until = 0.0
+        self._activity = why[:300]
         self.flush()
         self._beat()
         if backlog := self._backlog():
@@ -132,7 +135,15 @@ class Link:
         """The same bytes in a new worker. Raises MechanismFailure, InfrastructureError."""
         running.host.close()
         self.running = None
-        self.running = self.loader.again(running, state)
+        for attempt in range(ENGINE_ATTEMPTS):
+            try:
+                self.running = self.loader.again(running, state)
+                break
+            except InfrastructureError as error:
+                if attempt + 1 == ENGINE_ATTEMPTS:
+                    raise
+                self._wait(f"no sandbox for {running.name}: {error}")
+        assert self.running is not None  # noqa: S101 - the loop ends no other way
         self.say(f"a new worker runs {running.name} ({running.digest[:12]})")
         return self.running
 
@@ -184,7 +195,11 @@ class Link:
         if self.running is None and came is not None:
             self._towards(view, came)
         if self.running is None and known is not None:
+            refused = self._status if self._status.state == "refused" else None
             self._towards(view, known)  # what ran here last, while the desired one can't
+            if refused is not None and self.running is not None:  # loud, whatever runs meanwhile
+                running = {"digest": self.running.digest, "mechanism": self.running.name}
+                self._attest(refused.model_copy(update=running))
 
     def _towards(self, view: View, desired: Desired) -> None:
         """Make `desired` run, unless it does, or was refused already."""
@@ -222,6 +237,9 @@ class Link:
         """The new one answers: remember, attest, and only then end the old one."""
         old, self.running = self.running, loaded
         self._engine_since.clear()
+        known = self.journal.desired()
+        if known is None or known.version != desired.version:
+            self.journal.forgive()  # another version begins without failures
         self.journal.remember_desired(desired)
         self._attest(self._live(loaded, swap_seconds=seconds))
         what = f"version {loaded.version}: {loaded.name} ({loaded.digest[:12]})"
@@ -359,9 +377,10 @@ class Link:
         self._backoff, self._silent_until = 0.0, 0.0
 
     def _remind(self, text: str) -> None:
-        """Say it, but not more often than every REMIND_SECONDS."""
-        if time.monotonic() - self._reminded > REMIND_SECONDS or not self._reminded:
-            self._reminded = time.monotonic()
+        """Say it, but not the same kind more often than every REMIND_SECONDS."""
+        kind, now = text[:20], time.monotonic()
+        if now - self._reminded.get(kind, -REMIND_SECONDS) >= REMIND_SECONDS:
+            self._reminded[kind] = now
             self.say(text)
 
     def _check(self) -> None:

@@ -173,7 +173,11 @@ class Search:
         if self.steer is None or due <= last:
             return
         self.control.activity(f"Level 1.5 after trial {done}")
-        new = self.steer(self.view(), steering)
+        try:
+            new = self.steer(self.view(), steering)
+        except PriorError as error:  # nothing changes, and that is on record
+            self.say(f"LEVEL 1.5 FAILED after trial {done}: {error}")
+            new = replace(steering, reasons=(f"failed: {error}"[:MESSAGE_CHARS],))
         self.journal.steer(due, new)
         frozen = ", ".join(sorted(new.frozen)) or "nothing"
         self.say(f"Level 1.5 after trial {done}: frozen {frozen}; guidance: {new.guidance or '-'}")
