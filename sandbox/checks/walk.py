@@ -159,14 +159,13 @@ class Walk(ast.NodeVisitor):
             )
         taken = {b.member for b in bindings if b.module == "operator"} & BY_NAME.keys()
         if taken or (not bindings and node.id in BY_NAME):
-            self._say(
-                node,
-                "attribute-by-name",
-                f"passes {node.id} on: attributes must be written out",
-                WHY_EVASION,
-            )
+            self._passed_on(node, node.id)
         if not bindings:
             self._builtin(node)
+
+    def _passed_on(self, node: ast.AST, name: str) -> None:
+        message = f"passes {name} on: attributes must be written out"
+        self._say(node, "attribute-by-name", message, WHY_EVASION)
 
     def _builtin(self, node: ast.Name) -> None:
         if node.id in BUILTINS:
@@ -211,6 +210,8 @@ class Walk(ast.NodeVisitor):
                 continue
             if module in self._table or module in self._modules:
                 self._member(node, module, part)
+            if module == "operator" and part in BY_NAME:  # calls of it are looked at elsewhere
+                self._passed_on(node, part)
             if not isinstance(node.ctx, ast.Load) and index == len(parts) - 1:
                 self._say(
                     node, "module-changed", f"changes {part} of the module {module}", WHY_EVASION
