@@ -140,8 +140,9 @@ def test_what_is_no_draft_is_refused_and_recorded(world: Any, body: Any) -> None
     assert nothing_made(world)
 
 
-def test_a_body_over_the_limit_is_not_read(world: Any) -> None:
-    answer = post(world.door(), "runner/proposals", b" " * (MAX_BODY_BYTES + 1))
+@pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 5 * MAX_BODY_BYTES])
+def test_a_body_over_the_limit_is_not_read(world: Any, size: int) -> None:
+    answer = post(world.door(), "runner/proposals", b" " * size)
     assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
     assert world.entries("proposal.refused_at_door")[-1]["data"]["code"] == "too_large"
 
