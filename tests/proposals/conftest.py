@@ -26,7 +26,7 @@ from proposals import branches, lifecycle, screenings
 from proposals.acts import Denied
 from proposals.models import Activation, Proposal, Screening
 from runs import tokens
-from runs.models import Run, Runner, Target, Trial
+from runs.models import Run, Target, Trial
 
 from runner.protocol import DraftSubmission, Round
 from sandbox.report import CheckResult, Draft, Finding, Outcome, Report, Severity

@@ -27,9 +27,7 @@ THREADS = 8
 
 def main(verb: str) -> None:
     """Set the scene, race, and tell."""
-    spec = importlib.util.spec_from_file_location(
-        "world", Path(__file__).with_name("conftest.py")
-    )
+    spec = importlib.util.spec_from_file_location("world", Path(__file__).with_name("conftest.py"))
     assert spec is not None
     assert spec.loader is not None
     helpers = importlib.util.module_from_spec(spec)

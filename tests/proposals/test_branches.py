@@ -112,7 +112,7 @@ def test_hooks_filters_and_configuration_of_users_do_not_run(
     home.mkdir()
     (home / ".gitconfig").write_text(
         f"[core]\n hooksPath = {hooks}\n fsmonitor = touch {proof}\n"
-        f"[filter \"x\"]\n clean = touch {proof}\n[diff]\n external = touch {proof}\n"
+        f'[filter "x"]\n clean = touch {proof}\n[diff]\n external = touch {proof}\n'
         "[user]\n name = Mallory\n email = m@example.com\n[commit]\n gpgSign = true\n"
     )
     (repository.path / "info").mkdir(exist_ok=True)
@@ -130,7 +130,8 @@ def test_hooks_filters_and_configuration_of_users_do_not_run(
 @pytest.mark.parametrize(
     "path",
     [
-        "../evil.py", "/etc/passwd", "mechanisms/../x.py", "mechanisms/.git", "-x.py", ".git/config",
+        "../evil.py", "/etc/passwd", "mechanisms/../x.py", "mechanisms/.git", "-x.py",
+        ".git/config",
         "mechanisms/a/b.py", "mechanisms/X.py", "tests/conftest.py", "mechanisms/a.py\n", "",
         "mechanisms/a.sh", "--output=x",
     ],

@@ -1,4 +1,4 @@
-"""The commands as processes on a site of their own: init, people, runner, policy, the worker; races."""
+"""Commands as processes on a site of their own: init, people, runner, policy, worker; races."""
 
 from __future__ import annotations
 

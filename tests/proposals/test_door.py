@@ -1,4 +1,4 @@
-"""The runner's door over HTTP: what is refused there, with its code, its entry, and nothing made."""
+"""The runner's door over HTTP: what is refused, with its code, its entry, and nothing made."""
 
 from __future__ import annotations
 
@@ -212,9 +212,7 @@ def test_the_desired_state_is_signed_and_holds_the_exact_source(world: Any) -> N
     answer = world.door().get("/api/v1/runner/desired")
     desired = Desired.model_validate_json(answer.content)
     assert digest_of(desired.source.encode()) == desired.digest == proposal.digest
-    signed = signing_bytes(
-        target="demo", version=2, commit=desired.commit, digest=desired.digest
-    )
+    signed = signing_bytes(target="demo", version=2, commit=desired.commit, digest=desired.digest)
     assert keys.verify(signed, desired.signature)
     assert desired.base_commit == world.repository.head() == proposal.commit
     assert {"null", "tabu", "gentle"} <= {entry.name for entry in desired.library}

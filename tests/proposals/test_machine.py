@@ -6,6 +6,7 @@ be are denied; whatever happens, the rules below hold after each step.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -157,7 +158,9 @@ class Governed(RuleBasedStateMachine):
             for person in ("ada", "grace"):
                 lifecycle.release_stop(stop_id=stop.pk, person=self.world[person], reason="ok")
 
-    @rule(mode=st.sampled_from(["manual", "shadow", "guarded"]), by=st.sampled_from(["linus", "mary"]))
+    @rule(
+        mode=st.sampled_from(["manual", "shadow", "guarded"]), by=st.sampled_from(["linus", "mary"])
+    )
     def load_policy(self, mode: str, by: str) -> None:
         self.world.load_policy(by=by, mode=mode)
 
@@ -225,7 +228,7 @@ def test_any_order_of_verbs(make_world: Any) -> None:
     run_state_machine_as_test(
         Governed,
         settings=settings(
-            max_examples=6,
+            max_examples=int(os.environ.get("ESCAPEMENT_MACHINE_EXAMPLES", "6")),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -108,9 +108,7 @@ def test_a_silent_worker_is_given_up(world: Any, refused: Any) -> None:
         screenings.finish(queued.pk, world.report(proposal))
 
 
-def test_a_withdrawn_look_ends_as_cancelled(
-    world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_withdrawn_look_ends_as_cancelled(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     proposal = world.submit()
     queued = proposal.screenings.get()
 

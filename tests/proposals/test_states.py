@@ -6,7 +6,16 @@ import ast
 from pathlib import Path
 
 import pytest
-from proposals.states import FINAL, OPEN, TRANSITIONS, IllegalTransition, State, Verb, after, as_mermaid
+from proposals.states import (
+    FINAL,
+    OPEN,
+    TRANSITIONS,
+    IllegalTransition,
+    State,
+    Verb,
+    after,
+    as_mermaid,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 # The ledger of the lifecycle is the one place (the table keeps a state in an exception).
