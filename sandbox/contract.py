@@ -234,7 +234,7 @@ class _Run:
             kind = "gives nothing" if step.mood is Mood.EMPTY else "leaves the space"
             message = f"propose raises where the prior {kind}: {failure.message}"
             self._record.say("PRIOR_NOT_CHECKED", message, Severity.WARNING)
-            yield ["raised", failure.message]
+            yield ["raised"]  # its words may hold an address: they are no decision
             return
         yield [[dict(c.changes), c.reason] for c in given]
         self._judge(given, view, prior, step, where)
