@@ -145,6 +145,7 @@ def summary(**changed: dict[str, object]) -> dict[str, object]:
     return {
         "proposals": {role: facts(role, **changed.get(role, {})) for role in roles},
         "swaps": [{"kind": k, "ok": True} for k in ("approval", "policy", "rollback")],
+        "refusals": [{"who": "linus"}, {"who": "ada"}],
         "crashes": {"web": 0},
     }
 
