@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,37 +42,55 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return var
 
 
-def test_a_site_is_set_up_by_commands_that_can_be_repeated(site: Path) -> None:
-    again = manage(site, "init")
-    assert again.count("there") >= 2
+def test_a_site_is_set_up_by_commands(site: Path) -> None:
     assert (site / "keys" / "platform.key").stat().st_mode & 0o777 == 0o600
     people = dict(line.split() for line in manage(site, "create_people").splitlines())
     assert set(people) == {"ada", "grace", "katherine", "linus"}
     assert len(set(people.values())) == 4
-    assert manage(site, "create_people").strip() == ""
     out = site / "runner.json"
     arguments = ("gpu-1", "--target", "demo", "--operator", "linus", "--out", str(out))
     manage(site, "register_runner", *arguments)
     credentials = json.loads(out.read_text())
     assert set(credentials) == {"url", "token", "public_key", "runner", "target"}
     assert out.stat().st_mode & 0o777 == 0o600
-    assert "can't make" in manage(site, "register_runner", *arguments, code=1)
-    other = ("x y", "--target", "demo", "--operator", "linus", "--out", str(site / "o.json"))
-    manage(site, "register_runner", *other, code=1)
-    nobody = ("b", "--target", "demo", "--operator", "nobody", "--out", str(site / "o.json"))
-    assert "no user" in manage(site, "register_runner", *nobody, code=1)
-    assert not (site / "o.json").exists()
-    policy = ROOT / "platform" / "proposals" / "policy.yaml"
-    guarded = site / "guarded.yaml"
-    guarded.write_text(policy.read_text().replace("mode: manual", "mode: guarded"))
-    assert "mode guarded" in manage(site, "load_policy", str(guarded), "--by", "linus")
-    assert "not_entitled" in manage(site, "load_policy", str(guarded), "--by", "ada", code=1)
+    assert "Traceback" not in manage(site, "work", "--once")
+    assert "0 problems" in manage(site, "verify_audit")
+
+
+def command(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_commands_can_be_repeated_and_refuse_what_is_wrong(world: Any, tmp_path: Path) -> None:
+    assert command("init").count("there") == 2
+    assert set(command("create_people").split()[::2]) == set()  # all of them are there already
+    out = tmp_path / "runner.json"
+    arguments = ("register_runner", "gpu-2", "--operator", "linus", "--out", str(out))
+    command(*arguments, "--target", "demo")
+    with pytest.raises(CommandError, match="can't make"):
+        command(*arguments, "--target", "demo")
+    for wrong in (("x y", "linus", "demo"), ("b", "nobody", "demo"), ("b", "linus", "../x")):
+        name, operator, target = wrong
+        options = ("--operator", operator, "--target", target, "--out", str(tmp_path / "o.json"))
+        with pytest.raises(CommandError):
+            command("register_runner", name, *options)
+        assert not (tmp_path / "o.json").exists()
+    options = ("--operator", "linus", "--target", "new", "--out", str(tmp_path / "o.json"))
+    with pytest.raises(CommandError, match="no zebra"):
+        command("register_runner", "b", *options, "--mechanism", "zebra")
+    assert not (tmp_path / "o.json").exists()
+    guarded = tmp_path / "guarded.yaml"
+    guarded.write_text(world.policy_text.replace("mode: manual", "mode: guarded"))
+    assert "mode guarded" in command("load_policy", str(guarded), "--by", "linus")
+    with pytest.raises(CommandError, match="not_entitled"):
+        command("load_policy", str(guarded), "--by", "ada")
     guarded.write_text("mode: guarded")
-    assert "bad_policy" in manage(site, "load_policy", str(guarded), "--by", "linus", code=1)
-    assert "0 problems" in manage(site, "verify_audit")
-    work = manage(site, "work", "--once")
-    assert "Traceback" not in work
-    assert "0 problems" in manage(site, "verify_audit")
+    with pytest.raises(CommandError, match="bad_policy"):
+        command("load_policy", str(guarded), "--by", "linus")
+    with pytest.raises(CommandError, match="can't read"):
+        command("load_policy", str(tmp_path / "none.yaml"), "--by", "linus")
 
 
 def test_the_worker_ends_cleanly_when_it_is_told_to(site: Path) -> None:
