@@ -106,6 +106,13 @@ REACHES = [
     ("import http.client as h", "import-not-allowed", "the network"),
     ("from os import environ", "import-not-allowed", "the environment"),
     ("import os.path", "import-not-allowed", "the environment"),
+    (
+        "import os as o\no.fork()",
+        "import-not-allowed",
+        "uses fork: a mechanism may not reach processes",
+    ),
+    ("import os\nos.environ\nos.remove('x')", "import-not-allowed", "files and the environment"),
+    ("import os", "import-not-allowed", "environment, files and processes"),
     ("import subprocess", "import-not-allowed", "processes"),
     ("import ctypes", "import-not-allowed", "native code"),
     ("import sys", "import-not-allowed", "interpreter"),
