@@ -68,12 +68,13 @@ def test_hidden_characters_are_written_out() -> None:
 def test_a_diff_tells_all_lines(old: bytes, new: bytes, context: int) -> None:
     """Any bytes: as many lines are added and removed as the files differ in, each shown."""
     found = diffs.compare(old, new, context=context)
-    before = len(diffs.text_of(old).split("\n"))
-    after = len(diffs.text_of(new).split("\n"))
+    before, after = len(diffs.lines_of(old)), len(diffs.lines_of(new))
     assert after - before == found.added - found.removed
     assert sum(r.kind == "add" for r in found.rows) == found.added
     assert sum(r.kind == "del" for r in found.rows) == found.removed
     assert found.same == (diffs.text_of(old) == diffs.text_of(new))
+    if context == diffs.WHOLE:
+        assert [r.new for r in found.rows if r.new] == list(range(1, after + 1))
 
 
 def test_hostile_text_on_the_page(story: dict[str, Any], as_: Callable[[str], Client]) -> None:

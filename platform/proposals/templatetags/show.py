@@ -110,7 +110,7 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, int):
-        return f"{value:,}".replace(",", " ")  # a narrow no-break space
+        return str(value)
     return f"{value:.4f}" if 0.001 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
 
 
@@ -120,8 +120,9 @@ def seconds(value: Any) -> str:
     if not isinstance(value, (int, float)):
         return NOTHING
     if value < 10:
-        return f"{value:.1f} s"
-    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min"
+        return f"{value:.1f}\N{NO-BREAK SPACE}s"
+    unit, size = ("s", value) if value < 120 else ("min", value / 60)
+    return f"{size:.0f}\N{NO-BREAK SPACE}{unit}"
 
 
 @register.filter
