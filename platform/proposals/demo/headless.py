@@ -216,6 +216,8 @@ def problems(summary: dict[str, Any]) -> list[str]:
 def _around(summary: dict[str, Any]) -> list[str]:
     """What is wrong beside the proposals."""
     found = []
+    if not any(fact["decisions_changed"] for fact in summary["proposals"].values()):
+        found.append("no decision was changed: what ran was the null mechanism by another name")
     if len(summary["refusals"]) < 2:
         found.append("an approval that must not count was not tried, or not refused")
     kinds = {swap["kind"] for swap in summary["swaps"] if swap["ok"]}

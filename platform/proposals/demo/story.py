@@ -69,7 +69,7 @@ class Story:
                 return found
             self.family.look()
             time.sleep(LOOK_SECONDS)
-        raise StoryFailed(f"no {what} within {seconds:.0f} s; {situation()}")
+        raise StoryFailed(f"waited {seconds:.0f} s in vain for {what}; {situation()}")
 
 
 def situation() -> str:
