@@ -3,7 +3,8 @@
 A mechanism searches on several analytic spaces as it would in a run; two more workers repeat it,
 one from the start, one from its state. Judged are candidates, frozen knobs, determinism, the state
 and tolerance of a prior that gives nothing or nonsense. Limits of time, memory and output are
-enforced by the host below; whether a mechanism is any good is not asked here.
+enforced by the host below, and a view can't be changed from a worker: it has a copy. Whether a
+mechanism is any good is not asked here.
 """
 
 from __future__ import annotations

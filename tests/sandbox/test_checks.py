@@ -300,7 +300,10 @@ def test_bandit_finds_and_ignores_nosec() -> None:
 
 
 def test_bandit_leaves_search_code_alone() -> None:
-    source = "import random\nx = random.Random(1).random()\nr = f'update {x} then set {x}'\n"
+    source = (
+        "import hashlib, random\nx = random.Random(1).random()\n"
+        "r = f'update {x} then set {x}'\ny = hashlib.md5(b'key').hexdigest()\n"
+    )
     result = bandit.check(draft(source, "def test_a():\n    assert 1\n"))
     assert (result.outcome, result.findings) == (Outcome.PASSED, ())
 
