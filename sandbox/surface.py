@@ -93,7 +93,9 @@ class Search:
         """The trial of a candidate, not yet part of the trace, with a status to be decided."""
         view = self.view()
         config = view.config_of(candidate.changes)
-        metric, seen = (None, failure) if failure else self.surface.measure(config, len(self.trials))
+        metric, seen = (
+            (None, failure) if failure else self.surface.measure(config, len(self.trials))
+        )
         return Trial(
             number=len(self.trials),
             config=config,
