@@ -34,10 +34,12 @@ Values = dict[str, Number]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """When an operator fits (0 to 1, and why), and which values the diagnosis suggests."""
+    """When an operator fits (0 to 1, and why), which values the diagnosis suggests, and within
+    which bounds (both included) its parameters may be varied."""
 
     fit: Callable[[Diagnosis], tuple[float, str]]
     values: Callable[[Diagnosis], Values]
+    bounds: Mapping[str, tuple[Number, Number]]
 
 
 def _clamp(value: float, low: int, high: int) -> int:
@@ -75,6 +77,7 @@ def _restart_fit(d: Diagnosis) -> tuple[float, str]:
 RULES: dict[str, Rule] = {
     "tabu": Rule(
         fit=_tabu_fit,
+        bounds={"TENURE": (3, 20), "MAX_ASKS": (2, 4), "STEP": (0.05, 0.3)},
         values=lambda d: {
             "TENURE": _clamp(d["longest_streak_without_progress"] + 2, 4, 16),
             "MAX_ASKS": 2 if d["moves_repeated_in_vain"] > d["trials"] / 2 else 3,
@@ -83,6 +86,7 @@ RULES: dict[str, Rule] = {
     ),
     "orthogonal": Rule(
         fit=_orthogonal_fit,
+        bounds={"PATIENCE": (2, 6), "STEP": (0.05, 0.25), "FACTORS": (3, 7)},
         values=lambda d: {
             "PATIENCE": 2 if d["best_age"] >= 6 else 4,
             "STEP": 0.18 if d["kept"] == 0 else 0.08,
@@ -91,6 +95,7 @@ RULES: dict[str, Rule] = {
     ),
     "bandit": Rule(
         fit=_bandit_fit,
+        bounds={"PRIOR_SHARE": (0.05, 0.5), "EXPLORATION": (0.1, 0.6)},
         values=lambda d: {
             "PRIOR_SHARE": 0.1 if d["kept"] <= d["trials"] / 8 else 0.3,
             "EXPLORATION": 0.6 if len(d["never_tried"]) > d["knobs"] / 3 else 0.25,
@@ -98,6 +103,7 @@ RULES: dict[str, Rule] = {
     ),
     "restart": Rule(
         fit=_restart_fit,
+        bounds={"PATIENCE": (3, 12), "KNOBS": (1, 4), "REACH": (0.15, 0.6)},
         values=lambda d: {
             "PATIENCE": _clamp(d["best_age"] / 2, 3, 12),
             "KNOBS": 3 if d["kept"] == 0 else 2,
@@ -168,8 +174,7 @@ def choices_for(context: ResearchContext, diagnosis: Diagnosis) -> list[Choice]:
             continue
         rule = RULES.get(entry.name)
         fit, why = rule.fit(diagnosis) if rule else (MIN_FIT, "no rule knows this operator")
-        suggested = {k: v for k, v in rule.values(diagnosis).items() if k in values} if rule else {}
-        if new := _new_values(context, entry, values, suggested, rng):
+        if new := _new_values(context, entry, values, rule=rule, diagnosis=diagnosis, rng=rng):
             factor, notes = _discount(context, entry.name)
             found.append(
                 Choice(entry=entry, values=new, fit=round(fit * factor, 4), why=why + notes)
@@ -181,7 +186,9 @@ def _new_values(
     context: ResearchContext,
     entry: LibraryEntry,
     old: Mapping[str, Number],
-    suggested: Values,
+    *,
+    rule: Rule | None,
+    diagnosis: Diagnosis,
     rng: random.Random,
 ) -> Values | None:
     """The suggested values, else nearby ones, that are neither approved nor proposed before."""
@@ -192,20 +199,26 @@ def _new_values(
         if d.get("operator") == entry.name
     ]
     used += [parameters(e.source) for e in context.library if stem(e.name) == entry.name != e.name]
+    suggested = rule.values(diagnosis) if rule else {}
+    suggested = {key: value for key, value in suggested.items() if key in old}
+    bounds = rule.bounds if rule else {}
     wanted = {**old, **suggested}
     for _ in range(40):
         if wanted not in used:
             return {k: v for k, v in wanted.items() if v != old[k]} or None
         key = rng.choice(sorted(suggested or old))
-        wanted = {**wanted, key: _nearby(old[key], rng)}
+        wanted = {**wanted, key: _nearby(old[key], bounds.get(key), rng)}
     return None
 
 
-def _nearby(value: Number, rng: random.Random) -> Number:
-    """Another value of the same kind, at most twice and at least half as large."""
+def _nearby(value: Number, bounds: tuple[Number, Number] | None, rng: random.Random) -> Number:
+    """Another value of the same kind, at most twice and at least half as large, in its bounds."""
+    new: Number
     if isinstance(value, int):
-        return max(1, value + rng.choice([-2, -1, 1, 2]))
-    return float(f"{value * rng.choice([0.5, 0.7, 1.3, 1.7]):.3g}")
+        new = max(1, value + rng.choice([-2, -1, 1, 2]))
+    else:
+        new = float(f"{value * rng.choice([0.5, 0.7, 1.3, 1.7]):.3g}")
+    return new if bounds is None else min(bounds[1], max(bounds[0], new))
 
 
 def _discount(context: ResearchContext, name: str) -> tuple[float, str]:

@@ -168,7 +168,6 @@ class Journal:
 
     def repeats(self) -> list[Outcome]:
         """Every training of the baseline so far, failed ones too."""
-        rows = self.store.rows("SELECT * FROM repeats ORDER BY number")
         return [
             Outcome(
                 metric=row["metric"],
@@ -176,7 +175,7 @@ class Journal:
                 message=row["message"],
                 seconds=row["seconds"],
             )
-            for row in rows
+            for row in self.store.rows("SELECT * FROM repeats ORDER BY number")
         ]
 
     def add_repeat(self, number: int, outcome: Outcome) -> None:
@@ -247,6 +246,10 @@ class Journal:
         found = self.store.get("failures", {"digest": "", "count": 0})
         return int(found["count"]) if found["digest"] == digest else 0
 
+    def forgive(self) -> None:
+        """Begin to count failures anew."""
+        self.store.put("failures", {"digest": "", "count": 0})
+
     def decided(self) -> list[Entry]:
         """Every decided trial, oldest first."""
         query = "SELECT * FROM trials WHERE phase = 'decided' ORDER BY number"
@@ -259,8 +262,7 @@ class Journal:
 
     def count(self) -> int:
         """How many trials are decided, the baseline included."""
-        query = "SELECT COUNT(*) FROM trials WHERE phase = 'decided'"
-        return int(self.store.rows(query)[0][0])
+        return int(self.store.rows("SELECT COUNT(*) FROM trials WHERE phase = 'decided'")[0][0])
 
     @staticmethod
     def _insert(db: sqlite3.Connection, entry: Entry) -> None:

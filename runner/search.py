@@ -137,7 +137,8 @@ class Search:
             left = self.plan.trials + 1 - self.journal.count()
             if not pending and left <= 0:
                 break
-            self._steer()
+            if not pending:
+                self._steer()
             view = self.view()
             self.running = control.boundary(view, pending=bool(pending))
             if not pending:
@@ -172,7 +173,11 @@ class Search:
         if self.steer is None or due <= last:
             return
         self.control.activity(f"Level 1.5 after trial {done}")
-        new = self.steer(self.view(), steering)
+        try:
+            new = self.steer(self.view(), steering)
+        except PriorError as error:  # nothing changes, and that is on record
+            self.say(f"LEVEL 1.5 FAILED after trial {done}: {error}")
+            new = replace(steering, reasons=(f"failed: {error}"[:MESSAGE_CHARS],))
         self.journal.steer(due, new)
         frozen = ", ".join(sorted(new.frozen)) or "nothing"
         self.say(f"Level 1.5 after trial {done}: frozen {frozen}; guidance: {new.guidance or '-'}")
@@ -196,7 +201,7 @@ class Search:
         try:
             decision = decisions.propose(self.running.host, view, count, asked=asked, seed=seed)
             choices, counts, error = decision.choices, decision.counts, None
-            state = self.running.host.state() if choices else None
+            state = self.running.host.state()
         except (MechanismFailure, InfrastructureError) as failure:
             choices, state, error = (), None, failure
             counts = HookCounts(propose_calls=1, ask_calls=asked.calls)

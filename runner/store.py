@@ -130,9 +130,14 @@ class Store:
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 with suppress(sqlite3.Error):  # a full disk may have rolled back by itself
                     self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    raise JournalError(
+                        f"the journal in {self.folder} can't be written ({error}): make room, and "
+                        "start again; everything up to here is kept"
+                    ) from error
                 raise
         if self.committed is not None:
             self.committed()

@@ -24,6 +24,10 @@ class TrainingFailure(Exception):
 
 def checked_knobs(given: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults with `given` over them; a locked knob may be set here, unlike in the benchmark."""
+    if not isinstance(given, Mapping):
+        raise TrainingFailure(
+            "constraint", f"the knobs are a {type(given).__name__}, no JSON object"
+        )
     if unknown := sorted(set(given) - set(SPACE)):
         raise TrainingFailure("constraint", f"unknown knobs {unknown}; known: {sorted(SPACE)}")
     knobs = {**SPACE.defaults(), **given}

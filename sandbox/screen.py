@@ -30,16 +30,6 @@ STATIC = ("draft", "characters", "imports", "bandit", "dependencies")
 DYNAMIC = ("import", "contract", "unit_tests", "replay")
 CHECKS = STATIC + DYNAMIC
 UNREADABLE = frozenset({"not_utf8", "syntax_error", "deeply_nested"})
-FATAL = frozenset(
-    {
-        Rule.TIMEOUT,
-        Rule.OOM,
-        Rule.OUTPUT_LIMIT,
-        Rule.PROTOCOL_ERROR,
-        Rule.CRASHED,
-        Rule.TOO_MANY_ASKS,
-    }
-)
 WHY_DRAFT = "These are the rules at the door: a draft is one small file that a person can review."
 
 
@@ -168,7 +158,8 @@ class _Screening:
             if done.outcome is Outcome.COULD_NOT_LOOK:
                 return
             self._run("unit_tests", self._unit_tests)
-            if not FATAL & {f.rule for f in done.findings}:
+            # It failed at the border itself: a replay would only fail the same way again.
+            if not set(Rule) & {f.rule for f in done.findings}:
                 self._run("replay", lambda: self._replay(host))
 
     def _import(self) -> MechanismHost | None:

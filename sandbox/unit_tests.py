@@ -6,6 +6,8 @@ without a test is judged by the other checks, and a note says so.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sandbox.backends.base import Backend
 from sandbox.errors import Rule
 from sandbox.host import run_unit_tests
@@ -14,6 +16,7 @@ from sandbox.limits import Limits
 from sandbox.report import CheckResult, Draft, Finding, Outcome, Severity
 
 CHECK = "unit_tests"
+MAX_SECONDS = 30.0
 WHY_TESTS = {
     Rule.TESTS_FAILED: "The draft does not do what its own tests say.",
     Rule.NO_TESTS: "A draft comes with a test that runs; skipped ones test nothing.",
@@ -34,7 +37,8 @@ def check(draft: Draft, *, backend: Backend, limits: Limits) -> CheckResult:
         return CheckResult(
             name=CHECK, outcome=Outcome.PASSED, findings=(note,), detail={"collected": 0}
         )
-    run = run_unit_tests(backend, draft, limits=limits)
+    seconds = min(MAX_SECONDS, limits.job_seconds or MAX_SECONDS)
+    run = run_unit_tests(backend, draft, limits=replace(limits, job_seconds=seconds))
     path = next(iter(draft.tests))
     findings = []
     if not run.passed:

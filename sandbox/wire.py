@@ -17,7 +17,13 @@ from sandbox.errors import InfrastructureError, MechanismFailure, Rule
 from sandbox.limits import Limits
 
 # What a worker may say of its own mechanism. TIMEOUT, CRASHED and the like are ours to say.
-_WORKER_RULES = {Rule.IMPORT_FAILED, Rule.INTERFACE, Rule.RAISED, Rule.OOM}
+_WORKER_RULES = {
+    Rule.IMPORT_FAILED,
+    Rule.INTERFACE,
+    Rule.RAISED,
+    Rule.OOM,
+    Rule.VIEW_CHANGED,
+}
 _ASK_FAILED = "ASK_FAILED"
 MESSAGE_CHARS = 2000
 TRACEBACK_CHARS = 8000

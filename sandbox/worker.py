@@ -24,7 +24,9 @@ from sandbox.mechanism import (
     Mechanism,
     View,
     space_from_data,
+    space_to_data,
     trial_from_data,
+    trial_to_data,
 )
 
 HOOKS = ("propose", "accept", "observe", "state", "restore")
@@ -159,6 +161,13 @@ class Worker:
             mechanism.restore(request["state"])
             return None
         view = self._view(request, may_ask=hook == "propose")
+        answer = self._decide(mechanism, hook, request, view)
+        _check_unchanged(view, request["view"])
+        return answer
+
+    def _decide(
+        self, mechanism: Mechanism, hook: str, request: dict[str, Any], view: View
+    ) -> list[dict[str, Any]] | bool | None:
         if hook == "propose":
             return _plain_candidates(mechanism.propose(view, request["count"]))
         trial = trial_from_data(request["trial"])
@@ -203,6 +212,18 @@ class Worker:
         if answer["op"] != "candidates":
             raise AskFailed
         return [Candidate(changes=c["changes"], reason=c["reason"]) for c in answer["candidates"]]
+
+
+def _check_unchanged(view: View, data: dict[str, Any]) -> None:
+    """A changed view reaches nobody, the host has its own; but who tries it has misunderstood."""
+    same = (
+        [trial_to_data(t) for t in view.trace] == data["trace"]
+        and trial_to_data(view.best) == data["best"]
+        and space_to_data(view.space) == data["space"]
+        and sorted(view.frozen) == data["frozen"]
+    )
+    if not same:
+        raise Refused("VIEW_CHANGED", "it changed the view that it was given; copy what you change")
 
 
 def _only_mechanism(module: ModuleType) -> type[Mechanism]:

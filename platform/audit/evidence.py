@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 
-class Unavailable(RuntimeError):
+class Unavailable(OSError):
     """A provider can't read what it should give; the message says what."""
 
 

@@ -221,7 +221,10 @@ class Chain:
     def add(self, text: str, stored: Mapping[str, Any]) -> None:
         """One stored entry: its bytes, and what columns say of it (any subset, or nothing)."""
         self._rows += 1
-        row = int(stored.get("seq", self._rows))
+        row = stored.get("seq", self._rows)
+        if type(row) is not int:
+            self.say(Kind.COLUMN_EDITED, self._rows, f"its number is {str(row)[:40]!r}")
+            row = self._rows
         digest = sha256(b"\x00" + text.encode("utf-8", "surrogatepass"))
         body = _parsed(text)
         if "digest" in stored and stored["digest"] != digest:
@@ -270,20 +273,25 @@ class Chain:
         for before, seq in zip(self._order, self._order[1:], strict=False):
             if seq < before:
                 self.say(Kind.REORDERED, seq, f"it stands behind entry {before}")
-        for seq in range(1, last + 1):
-            if seq not in self._digests:
-                follower = next(n for n in range(seq, last + 1) if n in self._digests)
-                before = next((n for n in range(seq, 0, -1) if n in self._digests), 0)
-                linked = self._prevs[follower] == self._digests.get(before, ZEROS)
-                kind, why = (
-                    (Kind.GAP, "the number is skipped, though the chain holds")
-                    if linked
-                    else (Kind.REMOVED, "it is gone")
-                )
-                self.say(kind, seq, why)
-            elif seq - 1 in self._digests or seq == 1:
+        before = 0
+        for seq in sorted(self._digests):
+            if seq < 1:
+                self.say(Kind.EDITED, seq, "no entry has this number")
+            elif seq == before + 1:
                 self._check_link(seq)
+            else:
+                self._missing(before + 1, seq)
+            before = max(before, seq)
         return last
+
+    def _missing(self, first: int, follower: int) -> None:
+        """Numbers from `first` to the one before `follower` are not there."""
+        linked = self._prevs[follower] == self._digests.get(first - 1, ZEROS)
+        upto = f" (up to entry {follower - 1})" if follower - 1 > first else ""
+        if linked:
+            self.say(Kind.GAP, first, f"the number is skipped, though the chain holds{upto}")
+        else:
+            self.say(Kind.REMOVED, first, f"it is gone{upto}")
 
     def _check_link(self, seq: int) -> None:
         if self._prevs[seq] == self._digests.get(seq - 1, ZEROS) or seq in self._edited:
@@ -431,7 +439,7 @@ class Signed:
     def due(self, sizes: Sequence[int]) -> None:
         """Checkpoints that must be there and are not."""
         due = {b["seq"] for b in self.chain.bodies if b["verb"] in CHECKPOINT_VERBS}
-        due |= set(range(CHECKPOINT_EVERY, self.last + 1, CHECKPOINT_EVERY))
+        due |= {b["seq"] for b in self.chain.bodies if b["seq"] % CHECKPOINT_EVERY == 0}
         for size in sorted(due - set(sizes)):
             self.chain.say(Kind.CHECKPOINT, size, "its signed checkpoint is missing")
 
@@ -616,6 +624,8 @@ class Rules:
             outcome=outcome,
             evidence_digest=data["evidence_digest"],
             policy_digest=data["policy_digest"],
+            report=data["evidence_digest"],
+            proposal=number,
         )
 
     def _on_review_approved(self, data: Mapping[str, Any]) -> None:
@@ -638,6 +648,8 @@ class Rules:
             by_policy=actor["id"] if actor["kind"] == "policy" else "",
             proposal=data["proposal"],
             binding_digest=data["binding_digest"],
+            binding=data["binding_digest"],
+            reason=self._body["reason"],
         )
 
     def _four_eyes(self, data: Mapping[str, Any]) -> None:
@@ -783,7 +795,7 @@ class Rules:
 
     def _on_policy_loaded(self, data: Mapping[str, Any]) -> None:
         self._policy = dict(data)
-        self._fact(f"policy:{data['digest']}", mode=data["mode"])
+        self._fact(f"policy:{data['digest']}", mode=data["mode"], text=data["digest"])
 
     def _on_autonomy_stopped(self, data: Mapping[str, Any]) -> None:
         self._stops.add(str(data["stop"]))
@@ -885,13 +897,18 @@ def _files(folder: Path, files: Mapping[str, str]) -> Iterator[Problem]:
 
 
 def _contents(folder: Path, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    """The files that the log names by digest: each policy, each mechanism."""
+    """The files that the log names by digest: each policy, each mechanism, each report."""
     for of, known in facts.items():
         what, _, name = of.partition(":")
-        digest = {"policy": name, "proposal": str(known.get("digest", ""))}.get(what)
-        if digest is None:
+        if what == "policy":
+            path, digest = f"policies/{name}.yaml", name
+        elif what == "proposal":
+            path, digest = f"changes/{name}/mechanism.py", str(known.get("digest"))
+        elif what == "screening" and known.get("report"):
+            path = f"changes/{known['proposal']}/screening-{name}/report.json"
+            digest = str(known["report"])
+        else:
             continue
-        path = f"policies/{name}.yaml" if what == "policy" else f"changes/{name}/mechanism.py"
         try:
             held = sha256((folder / path).read_bytes()) == digest
         except OSError:

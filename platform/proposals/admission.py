@@ -33,7 +33,7 @@ from runner.protocol import DraftSubmission
 from sandbox.draft import draft_from_files, recognise
 from sandbox.report import Draft, DraftError, digest_of
 
-SIMILAR = 0.9
+SIMILAR = 0.8
 COMPARED = 50
 # What was taken back or refused is no pattern for low risk.
 _DISOWNED = (State.REFUSED, State.ROLLED_BACK)

@@ -13,7 +13,7 @@ from audit.actors import SYSTEM
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI, Router
-from ninja.errors import ValidationError
+from ninja.errors import HttpError, ValidationError
 from runs.api import (
     STATUS,
     DoorError,
@@ -72,6 +72,14 @@ def door_error(request: HttpRequest, error: DoorError) -> HttpResponse:
     """A body over the limit, no JSON, no token."""
     _record_refusal(request, error.code, error.message)
     return answer(api, request, error.status, error.code, error.message)
+
+
+@api.exception_handler(HttpError)
+def unreadable(request: HttpRequest, error: HttpError) -> HttpResponse:
+    """What the parser raised comes wrapped."""
+    cause = error.__cause__ or error.__context__
+    problem = cause if isinstance(cause, DoorError) else DoorError("invalid", str(error))
+    return door_error(request, problem)
 
 
 def _record_refusal(request: HttpRequest, code: str, message: str) -> None:

@@ -12,13 +12,15 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from audit.canonical import utc
+from audit.canonical import digest, text, utc
 from audit.evidence import Unavailable
 from audit.models import Entry
 from runs.models import Runner, Target, Trial
 
 from proposals import branches
+from proposals.acts import MAX_REASON_CHARS
 from proposals.models import Activation, PolicyVersion, Proposal, Review, Screening, Stop
+from sandbox.report import digest_of
 
 LOUD_STATES = {
     "failed": "it failed in screening",
@@ -46,6 +48,7 @@ class ProposalEvidence:
                 "outcome": screening.outcome,
                 "evidence_digest": screening.evidence_digest,
                 "policy_digest": screening.policy_digest,
+                "report": digest_of(_report(screening)) if screening.report else "",
             }
         for review in Review.objects.using(using).order_by("id"):
             yield {
@@ -56,6 +59,8 @@ class ProposalEvidence:
                 "by_policy": review.by_policy,
                 "proposal": review.proposal_id,
                 "binding_digest": review.binding_digest,
+                "binding": digest(review.binding),
+                "reason": text(review.reason)[:MAX_REASON_CHARS],
             }
         for activation in _activations(using):
             yield {
@@ -70,7 +75,8 @@ class ProposalEvidence:
                 "attested": activation.digest_attested,
             }
         for version in PolicyVersion.objects.using(using).order_by("id"):
-            yield {"of": f"policy:{version.digest}", "mode": version.mode}
+            loaded = digest_of(version.text.encode())
+            yield {"of": f"policy:{version.digest}", "mode": version.mode, "text": loaded}
         for target in Target.objects.using(using).filter(desired_version__gt=0):
             yield {
                 "of": f"target:{target.name}",
@@ -201,7 +207,7 @@ def _change(proposal: Proposal, using: str) -> Iterator[tuple[str, bytes]]:
         ),
     )
     for screening in proposal.screenings.order_by("id"):
-        yield f"screening-{screening.pk}/report.json", _json(screening.report)
+        yield f"screening-{screening.pk}/report.json", _report(screening)
         yield f"screening-{screening.pk}/findings.sarif", _json(_sarif(screening.report))
         yield f"screening-{screening.pk}/verdict.json", _json(_verdict(screening))
     yield "decision.json", _json([_decision(r) for r in proposal.reviews.order_by("id")])
@@ -247,6 +253,11 @@ def _activation(activation: Activation, using: str) -> dict[str, Any]:
         "trials": trials.count(),
         "hooks": hooks,
     }
+
+
+def _report(screening: Screening) -> bytes:
+    """The report as the bytes that its evidence digest is of (`sandbox.report`)."""
+    return json.dumps(screening.report, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _sarif(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from runs.models import Runner
 
-from proposals import branches, standing
+from proposals import branches, standing, sweeps
 from sandbox import doctor as sandbox_doctor
 
 FREE_BYTES = 2 * 1024**3
@@ -157,7 +157,7 @@ def audit_log() -> str:
 
 def worker() -> str:
     """The worker's last sign of life."""
-    beat = settings.VAR / "worker.beat"
+    beat = settings.VAR / sweeps.BEAT
     age = time.time() - beat.stat().st_mtime if beat.exists() else None
     if age is None or age > BEAT_SECONDS:
         words = "it never ran" if age is None else f"silent for {age:.0f} s"
@@ -199,7 +199,7 @@ PARTS: tuple[tuple[str, Callable[[], str]], ...] = (
 )
 
 
-def look(progress: Callable[[str], None]) -> Iterator[Look]:
+def look(progress: Callable[[str], None], *, sandbox: bool = True) -> Iterator[Look]:
     """Look at every part, the sandbox last because it takes longest."""
     for part, ask in PARTS:
         try:
@@ -209,6 +209,8 @@ def look(progress: Callable[[str], None]) -> Iterator[Look]:
         except DatabaseError as error:
             first = str(error).splitlines()[0]
             yield Look(part=part, words=first, fix=".venv/bin/python manage.py migrate")
+    if not sandbox:
+        return
     for control in sandbox_doctor.examine(progress):
         fix = "" if control.ok else control.what_to_do or "python -m sandbox doctor"
         yield Look(part="sandbox", words=control.control, fix=fix)

@@ -7,6 +7,7 @@ whether it may, so that what must wait does not fill the log with denials.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from audit import checkpoints
 from audit.actors import SYSTEM
@@ -19,6 +20,7 @@ from proposals.models import Activation, Proposal, Review, Stop
 from proposals.states import State
 from sandbox.backends import get_backend
 
+BEAT = "worker.beat"
 _unmoved: set[tuple[int, str]] = set()
 
 
@@ -30,7 +32,7 @@ def activate_approved() -> int:
         busy = proposal.target.activations.filter(state=Activation.State.ACTIVATING).exists()
         stopped = Stop.objects.filter(target=proposal.target, released_at__isnull=True).exists()
         if not busy and not stopped:
-            done += _try(lambda pk=proposal.pk: lifecycle.activate(proposal_id=pk, actor=SYSTEM))
+            done += _try(partial(lifecycle.activate, proposal_id=proposal.pk, actor=SYSTEM))
     return done
 
 
@@ -41,7 +43,7 @@ def expire() -> int:
     for pk in Proposal.objects.filter(state__in=undecided, expires_at__lte=now).values_list(
         "pk", flat=True
     ):
-        done += _try(lambda pk=pk: lifecycle.expire(proposal_id=pk))
+        done += _try(partial(lifecycle.expire, proposal_id=pk))
     old = Review.objects.filter(
         standing=Review.Standing.VALID,
         decision=Review.Decision.APPROVE,
@@ -49,7 +51,7 @@ def expire() -> int:
         proposal__state__in=(State.PASSED, State.APPROVED),
     )
     for pk in set(old.values_list("proposal", flat=True)):
-        done += _try(lambda pk=pk: lifecycle.void(proposal_id=pk, reason="an approval expired"))
+        done += _try(partial(lifecycle.void, proposal_id=pk, reason="an approval expired"))
     return done
 
 
@@ -64,9 +66,7 @@ def rescreen_stale() -> int:
         if moved := lifecycle.drift(proposal, policy, version.digest):
             words = "; ".join(moved)
             again = _try(
-                lambda pk=proposal.pk, words=words: lifecycle.rescreen(
-                    proposal_id=pk, actor=SYSTEM, reason=words
-                )
+                partial(lifecycle.rescreen, proposal_id=proposal.pk, actor=SYSTEM, reason=words)
             )
             done += again
             if not again:
@@ -83,6 +83,12 @@ def anchor() -> int:
         return 0
     repository.anchor(note)
     return 1
+
+
+def sign_of_life() -> int:
+    """Say that the worker lives, to whoever asks on this machine (`manage.py doctor`)."""
+    (settings.VAR / BEAT).touch()
+    return 0
 
 
 def reap() -> int:
@@ -109,6 +115,7 @@ SWEEPS: tuple[tuple[str, Callable[[], int], float], ...] = (
     ("lost tasks", screening.enqueue_lost, 10.0),
     ("expiry", expire, 20.0),
     ("anchor", anchor, 20.0),
+    ("sign of life", sign_of_life, 10.0),
     ("container reaper", reap, 60.0),
 )
 

@@ -17,6 +17,7 @@ CHECK = "dependencies"
 FOR_MECHANISMS = frozenset({"numpy"})
 FOR_TESTS = FOR_MECHANISMS | {"pytest"}
 OURS = frozenset({"sandbox", "mechanisms"})
+INTERNALS = frozenset({"_pytest"})  # part of a package: the check `imports` refuses it
 # Import names that differ from the package's name.
 PACKAGES = {
     "sklearn": "scikit-learn",
@@ -72,7 +73,7 @@ def _packages(tree: ast.Module) -> Iterator[tuple[int, str]]:
             names = [node.module]
         for name in names:
             root = name.split(".", maxsplit=1)[0]
-            if root not in sys.stdlib_module_names and root not in OURS:
+            if root not in sys.stdlib_module_names and root not in OURS | INTERNALS:
                 yield node.lineno, root  # type: ignore[attr-defined]
 
 

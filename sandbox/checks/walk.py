@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 
 from sandbox.checks.reach import (
     ATTRIBUTES,
@@ -20,7 +21,16 @@ from sandbox.checks.reach import (
     MODULES,
     reach_of,
 )
-from sandbox.checks.scopes import COMPREHENSIONS, FUNCTIONS, Binding, Scope, resolve, scope_of
+from sandbox.checks.scopes import (
+    COMPREHENSIONS,
+    FUNCTIONS,
+    Binding,
+    Scope,
+    inside,
+    outside,
+    resolve,
+    scope_of,
+)
 from sandbox.report import Finding, Severity
 
 Table = Mapping[str, frozenset[str] | None]
@@ -54,6 +64,22 @@ class Walk(ast.NodeVisitor):
         parents = {m.rsplit(".", 1)[0] for m in table if "." in m}
         self._modules = frozenset(table) | parents
         self._scopes: list[Scope] = []
+        self._refused: list[tuple[ast.AST, str]] = []
+        self._uses: defaultdict[str, set[str]] = defaultdict(set)
+
+    def run(self, tree: ast.Module) -> list[Finding]:
+        """The findings for a file, by line."""
+        self.visit(tree)
+        for node, module in self._refused:
+            uses = sorted(self._uses[module])[:6]
+            used = f" and uses {', '.join(uses)}" if uses else ""
+            self._say(
+                node,
+                "import-not-allowed",
+                f"imports {module}{used}: a mechanism may not reach {reach_of(module, uses)}",
+                WHY_IMPORT,
+            )
+        return sorted(self.findings, key=lambda f: f.line)
 
     def _say(
         self, node: ast.AST, rule: str, message: str, why: str, severity: Severity = Severity.ERROR
@@ -76,11 +102,11 @@ class Walk(ast.NodeVisitor):
     def visit(self, node: ast.AST) -> None:
         """Dispatch, with a scope pushed for whatever opens one."""
         if isinstance(node, (ast.Module, ast.ClassDef, *FUNCTIONS, *COMPREHENSIONS)):
-            for outside in _outside(node):
-                self.visit(outside)
+            for part in outside(node):
+                self.visit(part)
             self._scopes.append(scope_of(node, self._modules))
-            for inside in _inside(node):
-                self.visit(inside)
+            for part in inside(node):
+                self.visit(part)
             self._scopes.pop()
         else:
             super().visit(node)
@@ -104,6 +130,7 @@ class Walk(ast.NodeVisitor):
         self.imported.add(module)
         if module not in self._modules:
             self._refuse_module(node, module)
+            self._uses[module] |= {alias.name for alias in node.names}
             return
         for alias in node.names:
             if alias.name == "*":
@@ -121,12 +148,7 @@ class Walk(ast.NodeVisitor):
                 self._member(node, module, alias.name)
 
     def _refuse_module(self, node: ast.AST, module: str) -> None:
-        self._say(
-            node,
-            "import-not-allowed",
-            f"imports {module}: a mechanism may not reach {reach_of(module)}",
-            WHY_IMPORT,
-        )
+        self._refused.append((node, module))
 
     def _member(self, node: ast.AST, module: str, name: str) -> None:
         names = self._table.get(module, frozenset())
@@ -159,14 +181,13 @@ class Walk(ast.NodeVisitor):
             )
         taken = {b.member for b in bindings if b.module == "operator"} & BY_NAME.keys()
         if taken or (not bindings and node.id in BY_NAME):
-            self._say(
-                node,
-                "attribute-by-name",
-                f"passes {node.id} on: attributes must be written out",
-                WHY_EVASION,
-            )
+            self._passed_on(node, node.id)
         if not bindings:
             self._builtin(node)
+
+    def _passed_on(self, node: ast.AST, name: str) -> None:
+        message = f"passes {name} on: attributes must be written out"
+        self._say(node, "attribute-by-name", message, WHY_EVASION)
 
     def _builtin(self, node: ast.Name) -> None:
         if node.id in BUILTINS:
@@ -205,12 +226,16 @@ class Walk(ast.NodeVisitor):
             self.visit(inner)
 
     def _module_chain(self, node: ast.Attribute, module: str, parts: list[str]) -> None:
+        if module not in self._modules:
+            self._uses[module].add(parts[0])
         for index, part in enumerate(parts):
             if f"{module}.{part}" in self._modules:
                 module = f"{module}.{part}"
                 continue
             if module in self._table or module in self._modules:
                 self._member(node, module, part)
+            if module == "operator" and part in BY_NAME:  # calls of it are looked at elsewhere
+                self._passed_on(node, part)
             if not isinstance(node.ctx, ast.Load) and index == len(parts) - 1:
                 self._say(
                     node, "module-changed", f"changes {part} of the module {module}", WHY_EVASION
@@ -243,8 +268,13 @@ class Walk(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         name, binding = self._called(node.func)
-        if name == "vars" and len(node.args) == 1 and _is_self(node.args[0]):
-            return
+        if name == "vars" and not node.args:
+            self._say(
+                node,
+                "builtin-not-allowed",
+                f"uses vars() of a scope: a mechanism may not reach {INTERNALS}",
+                WHY_IMPORT,
+            )
         if name in BY_NAME:
             self._by_name(node, name)
         else:
@@ -326,32 +356,6 @@ class Walk(ast.NodeVisitor):
             )
 
 
-def _outside(node: ast.AST) -> Iterator[ast.AST]:
-    """Parts of a scope's node that are evaluated around it."""
-    if isinstance(node, ast.ClassDef):
-        yield from [*node.decorator_list, *node.bases, *node.keywords]
-    elif isinstance(node, FUNCTIONS):
-        if not isinstance(node, ast.Lambda):
-            yield from node.decorator_list
-            if node.returns:
-                yield node.returns
-        yield from node.args.defaults
-        yield from (d for d in node.args.kw_defaults if d is not None)
-        for argument in ast.walk(node.args):
-            if isinstance(argument, ast.arg) and argument.annotation:
-                yield argument.annotation
-
-
-def _inside(node: ast.AST) -> Iterator[ast.AST]:
-    """Parts of a scope's node that are evaluated in it."""
-    if isinstance(node, COMPREHENSIONS):
-        yield from ast.iter_child_nodes(node)
-    elif isinstance(node, ast.Lambda):
-        yield node.body
-    else:
-        yield from getattr(node, "body", [])
-
-
 def _chain(node: ast.expr) -> tuple[ast.expr, list[str]]:
     """`a.b.c` as its root and attributes."""
     parts: list[str] = []
@@ -366,7 +370,8 @@ def _is_self(node: ast.AST) -> bool:
 
 
 def _on_self(node: ast.AST, name: str) -> bool:
-    return name == "__dict__" and isinstance(node, ast.Attribute) and _is_self(node.value)
+    """`self.__class__` is what `type(self)` is."""
+    return name == "__class__" and isinstance(node, ast.Attribute) and _is_self(node.value)
 
 
 def _is_class_name(node: ast.Attribute) -> bool:

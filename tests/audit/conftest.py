@@ -105,6 +105,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return appended(build(tmp_path_factory.mktemp("site")))
 
 
+@pytest.fixture(scope="session")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """SQLite with a whole story in it, told by the real verbs on real git."""
+    site = build(tmp_path_factory.mktemp("told"))
+    site.run("tests/web/factory.py")
+    return site
+
+
 def appended(site: Site) -> Site:
     script = str(Path(__file__).with_name("appender.py"))
     processes = [site.python(script, "4", "15") for _ in range(2)]

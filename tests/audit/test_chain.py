@@ -147,6 +147,27 @@ def test_a_skipped_number_is_a_gap() -> None:
     assert found(log, Kind.GAP, SIZE)
 
 
+@pytest.mark.parametrize("seq", [0, -5, SIZE + 2, 2**52, "seven", None, 1.5, True])
+def test_a_number_that_is_none_is_found(seq: Any) -> None:
+    log = fresh()
+    text, stored = log.rows[-1]
+    log.rows[-1] = (text, {**stored, "seq": seq})
+    assert log.verify().problems
+    if type(seq) is int:
+        log.rows[-1] = log.row({**log.body(SIZE), "seq": seq})
+        assert log.verify().problems
+        log.rows[-1] = (text, {**stored, "seq": seq, "digest": "0" * 64})
+        assert log.verify().problems
+
+
+def test_a_whole_stretch_that_was_removed_is_one_problem() -> None:
+    log = fresh()
+    del log.rows[3:7]
+    problems = log.verify().problems
+    assert [(p.kind, p.seq) for p in problems] == [(Kind.REMOVED, 4)]
+    assert "up to entry 7" in problems[0].message
+
+
 def test_an_entry_that_nobody_signed_is_found() -> None:
     log = fresh()
     body = {**log.body(SIZE), "seq": SIZE + 1, "prev": log.rows[-1][1]["digest"]}

@@ -11,6 +11,7 @@ from statistics import fmean
 
 import pytest
 
+from runner.catalog import RULES
 from runner.protocol import LibraryEntry
 from runner.variation import parameters, vary
 from sandbox.draft import draft_from_files, recognise
@@ -19,12 +20,6 @@ from tests.mechanisms_repo.simulation import SEED_FOLDER, best_of, operator, rep
 ROOT = SEED_FOLDER.parent
 NAMES = ["null", "tabu", "bandit", "orthogonal", "restart"]
 SEEDS = range(10)
-EXTREMES = {
-    "tabu": [{"TENURE": 4, "MAX_ASKS": 2}, {"TENURE": 16, "STEP": 0.2}, {"STEP": 0.1}],
-    "orthogonal": [{"PATIENCE": 2, "FACTORS": 4}, {"PATIENCE": 4, "STEP": 0.18}, {"STEP": 0.08}],
-    "bandit": [{"PRIOR_SHARE": 0.1, "EXPLORATION": 0.6}, {"PRIOR_SHARE": 0.3, "EXPLORATION": 0.25}],
-    "restart": [{"PATIENCE": 3, "KNOBS": 3, "REACH": 0.5}, {"PATIENCE": 12, "KNOBS": 1}],
-}
 
 
 def entry(name: str) -> LibraryEntry:
@@ -69,12 +64,13 @@ def test_a_broken_operator_fails_its_own_tests(tmp_path):
         run_tests(tmp_path / "repo")
 
 
-def test_variants_are_recognised_and_pass_the_operators_tests(tmp_path):
+def test_variants_at_the_bounds_are_recognised_and_pass_the_operators_tests(tmp_path):
     library = {name: entry(name).source.encode() for name in NAMES}
     (tmp_path / "mechanisms").mkdir()
     (tmp_path / "tests").mkdir()
-    for name, variants in EXTREMES.items():
-        for i, values in enumerate(variants):
+    for name, rule in RULES.items():
+        for i, side in enumerate((0, 1)):
+            values = {key: bounds[side] for key, bounds in rule.bounds.items()}
             variant = vary(entry(name), values, f"{name}_v{i + 2}")
             assert recognise(variant.source.encode(), library) == name
             assert parameters(variant.source) == {**parameters(entry(name).source), **values}

@@ -24,7 +24,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server = self.server
-        server.requests.append({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}, **self.body})
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        server.requests.append({"path": self.path, "headers": headers, **self.body})
         answer = server.script.pop(0) if len(server.script) > 1 else server.script[0]
         try:
             if callable(answer):

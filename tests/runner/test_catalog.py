@@ -173,7 +173,12 @@ def test_the_same_context_gives_the_same_draft():
 def test_every_rule_has_an_operator_and_names_its_parameters():
     found = diagnose(context(trace_of(*STUCK)))
     for name, rule in RULES.items():
-        assert set(rule.values(found)) <= set(parameters(SOURCES[name].decode()))
+        old, values = parameters(SOURCES[name].decode()), rule.values(found)
+        assert set(values) == set(rule.bounds) <= set(old)
+        for key, (low, high) in rule.bounds.items():
+            assert low <= values[key] <= high
+            assert low <= old[key] <= high
+            assert type(low) is type(high) is type(old[key])
         fit, why = rule.fit(found)
         assert 0 <= fit <= 1
         assert why

@@ -189,6 +189,8 @@ def test_a_hostile_import_is_a_finding(start: Start, source: str, rule: str, say
         (["return [Candidate(changes={'A': 10**300})]"], "INTERFACE", "no short int"),
         (["1 / 0"], "RAISED", "ZeroDivisionError"),
         (["raise KeyboardInterrupt"], "RAISED", "KeyboardInterrupt"),
+        (["object.__setattr__(view.best, 'metric', 0.0)", "return view.ask()"],
+         "VIEW_CHANGED", "changed the view"),
     ],
 )  # fmt: skip
 def test_a_hostile_answer_is_a_finding(
@@ -213,7 +215,8 @@ def test_a_frame_forged_with_the_right_name_does_not_stay_unseen(start: Start) -
     ]
     host = start(in_propose(*forge))
     assert propose(host) == []
-    with pytest.raises(MechanismFailure, match="PROTOCOL_ERROR: an answer to another request"):
+    late = "PROTOCOL_ERROR: (an answer to another request|more bytes than one answer)"
+    with pytest.raises(MechanismFailure, match=late):
         propose(host)
 
 

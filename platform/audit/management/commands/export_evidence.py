@@ -8,6 +8,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from audit import export
 from audit.actors import SYSTEM, Actor, ActorKind
@@ -34,8 +35,8 @@ class Command(BaseCommand):
             raise CommandError(f"{path.parent} is no folder: make it first")
         try:
             bundle = export.write(path, actor=_actor(options["by"]), reason=options["reason"])
-        except (AuditError, KeyProblem) as error:
-            raise CommandError(str(error)) from error
+        except (AuditError, KeyProblem, DatabaseError) as error:
+            raise CommandError(f"no evidence: {error}") from error
         self.stdout.write(
             f"{bundle.path}: {bundle.files} files, {bundle.size_bytes} bytes, "
             f"{bundle.proposals} proposals, entries 1 to {bundle.entry}\nsha256 {bundle.digest}"

@@ -14,7 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from audit import keys, source
-from audit.evidence import Unavailable, providers
+from audit.evidence import providers
 from audit.verifier import as_json, report
 
 
@@ -52,7 +52,7 @@ class Command(BaseCommand):
             else:
                 anchors += [a for provider in providers() for a in provider.anchors()]
                 result = source.examine("default", key=key, anchors=anchors)
-        except (source.CouldNotLook, Unavailable, OSError, UnicodeError, DatabaseError) as error:
+        except (source.CouldNotLook, OSError, UnicodeError, DatabaseError) as error:
             raise CommandError(f"could not look: {error}", returncode=2) from error
         self.stdout.write(as_json(result) if options["json"] else report(result))
         if result.exit_code:

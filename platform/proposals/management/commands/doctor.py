@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -15,10 +16,19 @@ class Command(BaseCommand):
     help = "Look at every part of this installation and name the fix for what fails."
     requires_system_checks: list[str] = []  # noqa: RUF012 - it must run where those would fail
 
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """The options."""
+        parser.add_argument(
+            "--without-sandbox", action="store_true", help="leave out what takes some seconds"
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Look at everything, even after a failure."""
         unwell = 0
-        for look in health.look(lambda text: self.stdout.write(f"   ..  {text}")):
+        for look in health.look(
+            lambda text: self.stdout.write(f"   ..  {text}"),
+            sandbox=not options["without_sandbox"],
+        ):
             if not look.fix:
                 self.stdout.write(f"{self.style.SUCCESS('   ok')}  {look.part}: {look.words}")
                 continue

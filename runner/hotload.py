@@ -1,0 +1,235 @@
+"""Hot-load: from a desired state to a mechanism that answers, or a reason why not.
+
+In this order, each step able to refuse: the target is ours; the platform's signature holds over
+target, version, commit and digest; the SHA-256 of the source's bytes is that digest; the version
+is not older than one that ran here (a replayed message; a rollback has a higher version); then
+*those bytes* go to a sandbox worker as a frame. A first worker is tried on the view of this very
+run (a few calls, with a prior that costs nothing) and thrown away; a second one, untouched, gets
+the mechanism's own last state and is what the search will use. The digest to attest is computed
+from the bytes that were sent to it.
+
+A state is given to the mechanism that left it (same digest) and to no other: a restored state
+could bring an earlier version's parameters back. Trace, best and freezes are the view's anyway.
+
+Nothing is swapped, reported or remembered here (`runner.link`); nothing falls back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from runner.decisions import Running, check
+from runner.protocol import Desired, signing_bytes
+from sandbox.backends.base import Backend
+from sandbox.errors import MechanismFailure
+from sandbox.host import MechanismHost
+from sandbox.limits import Limits
+from sandbox.mechanism import Candidate, Space, Trial, View
+from sandbox.report import digest_of
+
+TRIAL_CALLS = 3
+TRY_SECONDS = 20.0
+PURPOSE = "runner"
+
+
+class LoadRefused(Exception):
+    """A desired state that must not run here; the message is for the platform and for people."""
+
+
+def verify(
+    desired: Desired, *, public_key: str, target: str, last_version: int, last_digest: str
+) -> bytes:
+    """The bytes to run, after every check that needs no worker. Raises LoadRefused."""
+    if desired.target != target:
+        raise LoadRefused(
+            f"wrong target: it is for {desired.target!r}, this runner serves {target!r}"
+        )
+    signed = signing_bytes(
+        target=desired.target,
+        version=desired.version,
+        commit=desired.commit,
+        digest=desired.digest,
+    )
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        key.verify(bytes.fromhex(desired.signature), signed)
+    except (InvalidSignature, ValueError):
+        raise LoadRefused(
+            "wrong signature: the desired state was not signed with the key that this runner "
+            "was registered with"
+        ) from None
+    source = desired.source.encode()
+    if digest_of(source) != desired.digest:
+        raise LoadRefused(
+            f"wrong digest: the source's bytes are {digest_of(source)}, signed is {desired.digest}"
+        )
+    if desired.version < last_version:
+        raise LoadRefused(
+            f"older version: {desired.version}, but {last_version} has run here already "
+            "(a rollback would have a higher version)"
+        )
+    if desired.version == last_version and last_digest and desired.digest != last_digest:
+        raise LoadRefused(
+            f"two mechanisms for version {desired.version}: {last_digest[:12]} ran here, "
+            f"now it is {desired.digest[:12]}"
+        )
+    return source
+
+
+class Loader:
+    """Starts mechanisms in sandbox workers. `backend` is asked for at each load, so that an engine
+    that comes back is found; it raises InfrastructureError with the fix while there is none."""
+
+    def __init__(
+        self,
+        backend: Callable[[], Backend],
+        *,
+        public_key: str,
+        target: str,
+        limits: Limits | None = None,
+    ) -> None:
+        self._backend = backend
+        self._public_key = public_key
+        self._target = target
+        self._limits = limits or Limits.production()
+
+    def load(
+        self,
+        desired: Desired,
+        view: View,
+        *,
+        last_version: int,
+        last_digest: str,
+        state: Mapping[str, Any] | None,
+        seed: int,
+    ) -> Running:
+        """A mechanism that answers, ready to swap in.
+
+        `state` is what a mechanism of this very digest left behind. Raises LoadRefused, or
+        InfrastructureError where nobody could look; nothing is left behind then.
+        """
+        source = verify(
+            desired,
+            public_key=self._public_key,
+            target=self._target,
+            last_version=last_version,
+            last_digest=last_digest,
+        )
+        backend = self._backend()
+        try:
+            with self._start(backend, source, desired.mechanism, hasty=True) as tried:
+                try_out(tried, view, seed=seed)
+        except MechanismFailure as failure:
+            raise LoadRefused(f"it fails when it is tried: {failure}") from failure
+        return self._running(backend, source, desired, state)
+
+    def again(self, running: Running, state: Mapping[str, Any] | None) -> Running:
+        """The same bytes in a new worker, with the last state. Raises MechanismFailure."""
+        source = running.source.encode()
+        host = self._start(self._backend(), source, running.name)
+        try:
+            if state is not None:
+                host.restore(dict(state))
+        except BaseException:
+            host.close()
+            raise
+        return replace(running, host=host, posture=dict(host.posture))
+
+    def _running(
+        self, backend: Backend, source: bytes, desired: Desired, state: Mapping[str, Any] | None
+    ) -> Running:
+        try:
+            host = self._start(backend, source, desired.mechanism)
+        except MechanismFailure as failure:
+            raise LoadRefused(f"it can't be loaded: {failure}") from failure
+        try:
+            if state is not None:
+                host.restore(dict(state))
+        except MechanismFailure as failure:
+            host.close()
+            raise LoadRefused(f"it does not take its own state back: {failure}") from failure
+        except BaseException:
+            host.close()
+            raise
+        return Running(
+            host=host,
+            name=desired.mechanism,
+            digest=host.digest,
+            version=desired.version,
+            source=desired.source,
+            posture=dict(host.posture),
+        )
+
+    def _start(
+        self, backend: Backend, source: bytes, name: str, *, hasty: bool = False
+    ) -> MechanismHost:
+        """`hasty`: training waits for this one."""
+        limits = self._limits
+        if hasty:
+            limits = replace(
+                limits,
+                load_seconds=min(limits.load_seconds, TRY_SECONDS),
+                call_seconds=min(limits.call_seconds, TRY_SECONDS),
+            )
+        return MechanismHost.start(backend, source, name=name, limits=limits, purpose=PURPOSE)
+
+
+def try_out(host: MechanismHost, view: View, *, seed: int) -> None:
+    """A short contract on the view of this run: a few proposals, each judged and observed.
+
+    Raises MechanismFailure if a hook fails or if none of the candidates could be trained. The
+    worker has then seen calls that never happened: throw it away.
+    """
+    proposed = valid = 0
+    shown = replace(view, prior=lambda _guidance, count: plain_candidates(view, count))
+    for i in range(TRIAL_CALLS):
+        for candidate in host.propose(shown, 1, seed=seed + i):
+            proposed += 1
+            choice = check(candidate, view)
+            valid += not choice.problems
+            metric = view.best.metric
+            trial = Trial(
+                number=len(view.trace),
+                config=choice.config,
+                changes=choice.changes,
+                metric=None if choice.problems else metric,
+                status="failed" if choice.problems else "discarded",
+                failure="constraint" if choice.problems else "",
+                mechanism=host.digest,
+            )
+            if not choice.problems:
+                host.accept(trial, shown, seed=seed + i)
+            host.observe(trial, replace(shown, trace=(*view.trace, trial)), seed=seed + i)
+    host.state()
+    if not valid:
+        raise MechanismFailure(
+            "INTERFACE",
+            f"none of its {proposed} candidates (in {TRIAL_CALLS} proposals) could be trained",
+        )
+
+
+def plain_candidates(view: View, count: int) -> list[Candidate]:
+    """What a prior without cost answers while a mechanism is tried: small valid steps."""
+    steps = [step for name in view.free() if (step := _step(view, name)) is not None]
+    if not steps:
+        steps = [Candidate(changes={}, reason="no step is possible")]
+    return [steps[i % len(steps)] for i in range(count)]
+
+
+def _step(view: View, name: str) -> Candidate | None:
+    space: Space = view.space
+    knob, old = space[name], view.best.config[name]
+    options: list[Any] = list(knob.choices)
+    if isinstance(old, (int, float)) and knob.kind != "choice":
+        options = [old * 2, old / 2, old + 1, old - 1]
+        if knob.kind != "float":
+            options = [int(v) for v in options if v == int(v)]
+    for value in options:
+        if value != old and not space.problems(view.config_of({name: value})):
+            return Candidate(changes={name: value}, reason="a small step, to try the mechanism")
+    return None

@@ -1,0 +1,201 @@
+"""Level 2 beside the search: lets a researcher draft in a thread of its own, so that training goes
+on meanwhile. A draft goes to the journal first, then to the platform (`runner.outbox`), and in any
+case to `drafts/` in the run's folder, for people.
+
+That a draft is due is on the disk before it is begun: a killed runner begins it again, under the
+same id. What a draft may do is nobody's business here: it goes to the gate like everybody's.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from runner.borders import (
+    BudgetExceeded,
+    PriorError,
+    ResearchContext,
+    ResearchDraft,
+    Researcher,
+    Steering,
+    Task,
+)
+from runner.decisions import Running, view_of
+from runner.drafts import Drafts, DraftState, memories
+from runner.journal import Entry, Journal, derive
+from runner.protocol import LibraryEntry
+from runner.store import JournalClosed
+from runner.subprocesses import STOPPING, StopRequested
+from sandbox.report import digest_of
+
+FINISH_SECONDS = 900.0
+WAIT_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What drafts are written against: the repository's head ("" without a platform), and the
+    approved operators."""
+
+    commit: str
+    library: tuple[LibraryEntry, ...]
+
+
+class Level2:
+    """`search.Outer`: every `every` trials, one draft."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        task: Task,
+        researcher: Researcher,
+        base: Callable[[], Base],
+        every: int,
+        say: Callable[[str], None],
+        news: Callable[[], None],
+    ) -> None:
+        self.journal = journal
+        self.task = task
+        self.researcher = researcher
+        self.every = every
+        self.say = say
+        self.news = news
+        self._drafts = Drafts(journal)
+        self._base = base
+        self._jobs: queue.Queue[tuple[str, ResearchContext]] = queue.Queue()
+        self._taken: set[str] = set()
+        self._open = 0
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def boundary(self, entries: list[Entry], running: Running, steering: Steering) -> None:
+        """Begin what is due after these trials. Raises what the last draft left behind:
+        BudgetExceeded, or an error of the program."""
+        self._raise()
+        done = len(entries) - 1
+        if due := done - done % self.every:
+            self._drafts.due(due)
+        for draft in self._drafts.all(DraftState.DUE):
+            if draft.draft_id not in self._taken:
+                self._taken.add(draft.draft_id)
+                self._open += 1
+                seen = [e for e in entries if e.number <= draft.after_trial]
+                context = self._context(seen, running, steering)
+                self._jobs.put((draft.draft_id, context))
+        if self._open and self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="level2", daemon=True)
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for what is being drafted, for a while."""
+        waited = 0.0
+        while self._open and self._error is None and waited < FINISH_SECONDS:
+            if waited % 10 < WAIT_SECONDS:
+                self.say("Level 2: finishing the last draft")
+            if STOPPING.wait(WAIT_SECONDS):
+                raise StopRequested
+            waited += WAIT_SECONDS
+        self._raise()
+        if self._open:
+            self.say(f"LEVEL 2: no answer in {waited:.0f} s; it begins again at the next start")
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _context(self, seen: list[Entry], running: Running, steering: Steering) -> ResearchContext:
+        trace = tuple(entry.trial() for entry in seen)
+        space, minimize = self.task.space, self.task.minimize
+        view = view_of(trace, space, frozen=steering.frozen, minimize=minimize)
+        base = self._base()
+        source = running.source or next(
+            (e.source for e in base.library if e.name == running.name), ""
+        )
+        return ResearchContext(
+            trace=trace,
+            best=view.best,
+            space=space,
+            frozen=steering.frozen,
+            guidance=steering.guidance,
+            minimize=minimize,
+            sigma=self.journal.sigma,
+            mechanism_name=running.name,
+            mechanism_source=source,
+            mechanism_digest=running.digest,
+            base_commit=base.commit,
+            library=base.library,
+            earlier_drafts=memories(self._drafts.all()),
+            seed=derive(self.journal.seed, seen[-1].number, "research"),
+        )
+
+    def _work(self) -> None:
+        while True:
+            draft_id, context = self._jobs.get()
+            try:
+                self._draft(draft_id, context)
+            except JournalClosed:
+                return  # the runner stops; what was due is begun again
+            except BaseException as error:  # raised again by the main thread
+                self._error = error
+            self._open -= 1
+
+    def _draft(self, draft_id: str, context: ResearchContext) -> None:
+        after = context.trace[-1].number
+        self.say(f"Level 2 after trial {after}: drafting with {self.researcher.label}")
+        try:
+            draft = self.researcher.draft(
+                context, lambda text: self.say(f"Level 2 after trial {after}: {text}")
+            )
+        except (PriorError, BudgetExceeded) as error:
+            self._drafts.not_drafted(draft_id, DraftState.FAILED, str(error)[:2000])
+            self.say(f"LEVEL 2 FAILED after trial {after}: {error}")
+            if isinstance(error, BudgetExceeded):
+                raise
+            return
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            self._drafts.not_drafted(draft_id, DraftState.FAILED, why[:2000])
+            raise
+        if draft is None:
+            self._drafts.not_drafted(draft_id, DraftState.NONE, "no mechanism was selected")
+            self.say(f"Level 2 after trial {after}: no mechanism was selected")
+            return
+        self._drafts.drafted(
+            draft_id, draft, commit=context.base_commit, digest=context.mechanism_digest
+        )
+        folder = write_draft(self.journal.folder / "drafts" / f"after_{after:04d}", draft)
+        self.say(f"Level 2 after trial {after}: drafted {draft.title!r} ({folder})")
+        self.news()
+
+
+def write_draft(folder: Path, draft: ResearchDraft) -> Path:
+    """The draft's files below `folder`, for people; only plain paths inside it are written."""
+    for name, text in draft.files.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"a draft names the path {name!r}")
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    return folder
+
+
+def seed_library(folder: Path) -> tuple[LibraryEntry, ...]:
+    """The operators in a plain folder: what a run without a platform varies."""
+    entries = []
+    for path in sorted((folder / "mechanisms").glob("[a-z]*.py")):
+        test = folder / "tests" / f"test_{path.name}"
+        source = path.read_text(encoding="utf-8")
+        entries.append(
+            LibraryEntry(
+                name=path.stem,
+                digest=digest_of(source.encode()),
+                source=source,
+                test=test.read_text(encoding="utf-8") if test.is_file() else "",
+            )
+        )
+    return tuple(entries)

@@ -1,0 +1,369 @@
+"""Static checks: what they find, what they leave alone, and what they say when they can't look."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.checks import bandit, characters, dependencies, imports, table
+from sandbox.report import CheckResult, Draft, Outcome, Severity
+
+
+def draft(source: str | bytes, test: str = "") -> Draft:
+    data = source if isinstance(source, bytes) else source.encode()
+    files = {"mechanisms/a.py": data}
+    if test:
+        files["tests/test_a.py"] = test.encode()
+    return Draft(mechanism_path="mechanisms/a.py", files=files)
+
+
+def rules(result: CheckResult, severity: Severity = Severity.ERROR) -> set[str]:
+    return {f.rule for f in result.findings if f.severity is severity}
+
+
+# --- imports ---
+
+ORDINARY = """
+from __future__ import annotations
+import collections.abc, math, random, itertools, operator, re
+import numpy as np
+import numpy.random as npr
+import numpy.typing as npt
+from numpy.linalg import norm
+from dataclasses import dataclass, field, asdict
+from enum import Enum
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from sandbox.mechanism import Candidate, Mechanism, Trial, View
+import sandbox.mechanism as interface
+try:
+    import numpy as xp
+except ImportError:
+    xp = None
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+LIMITS: tuple[float, ...] = (0.1, 0.9)
+PATTERN = re.compile(r"[A-Z_]+")
+
+@dataclass(frozen=True)
+class Arm:
+    x: float = math.inf
+    names: list[str] = field(default_factory=list)
+    def __post_init__(self):
+        object.__setattr__(self, "x", 1.0)
+
+class M(Mechanism):
+    name = "m"
+    __slots__ = ("_x",)
+    def __init__(self):
+        super().__init__()
+        self.__dict__.update({})
+    def __repr__(self):
+        return f"{type(self).__name__} {self.__class__.__name__}"
+    def propose(self, view: View, count: int) -> list[Candidate]:
+        random = view.random
+        id, open = 3, [1]
+        ordered = sorted(view.trace, key=attrgetter("metric"))
+        drawn = [random.random() for random in [view.random]]
+        rng = np.random.default_rng(view.random.getrandbits(32))
+        own = interface.Candidate(changes={}, reason=f"{id} {open} {len(ordered)} {drawn}")
+        if xp is not None:
+            norm(np.zeros(3)), np.linalg.norm(rng.normal(size=3)), npr.Generator
+        def helper(random, math):
+            return random, math
+        helper(random, 1)
+        y = getattr(self, "_x", None)
+        copy = self.__class__()
+        for key, value in asdict(Arm()).items():
+            setattr(self, key, value)
+        match y:
+            case Arm(x=1.0):
+                pass
+            case [first, *rest] | {"k": first, **rest}:
+                pass
+        return ["{0.x} {1[a]}".format(Arm(), {"a": 1}), vars(own), own]
+    def state(self):
+        return {key: value for key, value in vars(self).items()}
+"""
+
+
+def test_ordinary_numeric_code_has_no_finding() -> None:
+    assert imports.check(draft(ORDINARY)).findings == ()
+    assert dependencies.check(draft(ORDINARY)).findings == ()
+    assert characters.check(draft(ORDINARY)).findings == ()
+
+
+REACHES = [
+    ("import socket", "import-not-allowed", "the network"),
+    ("import http.client as h", "import-not-allowed", "the network"),
+    ("from os import environ", "import-not-allowed", "the environment"),
+    ("import os.path", "import-not-allowed", "the environment"),
+    (
+        "import os as o\no.fork()",
+        "import-not-allowed",
+        "uses fork: a mechanism may not reach processes",
+    ),
+    ("import os\nos.environ\nos.remove('x')", "import-not-allowed", "files and the environment"),
+    ("import os", "import-not-allowed", "environment, files and processes"),
+    ("import subprocess", "import-not-allowed", "processes"),
+    ("import ctypes", "import-not-allowed", "native code"),
+    ("import sys", "import-not-allowed", "interpreter"),
+    ("import pickle", "import-not-allowed", "code made from data"),
+    ("from pathlib import Path", "import-not-allowed", "files"),
+    ("import time", "import-not-allowed", "clock"),
+    ("def f():\n class A:\n  import importlib", "import-not-allowed", "interpreter"),
+    ("from . import x", "import-not-allowed", "relative"),
+    ("from sandbox import worker", "import-not-allowed", "sandbox.worker"),
+    ("import sandbox", "import-not-allowed", "sandbox"),
+    ("import numpy.ctypeslib", "import-not-allowed", "numpy.ctypeslib"),
+    ("import contextlib\ncontextlib.os", "name-not-allowed", "environment"),
+    ("from dataclasses import builtins", "name-not-allowed", "interpreter"),
+    ("import random\nrandom._os.fork()", "name-not-allowed", "processes"),
+    ("import numpy as np\nnp.load('x')", "name-not-allowed", "load from numpy"),
+    ("import numpy as np\nnp.lib.npyio.DataSource", "name-not-allowed", "npyio"),
+    ("from numpy import memmap as m", "name-not-allowed", "memmap"),
+    ("import numpy as np\nnp.random.bit_generator.x", "name-not-allowed", "bit_generator"),
+    ("import typing\ntyping.get_type_hints", "name-not-allowed", "get_type_hints"),
+    ("from string import Formatter", "name-not-allowed", "Formatter"),
+    ("from math import *", "star-import", "math"),
+    ("import math\nx = math", "module-as-value", "math"),
+    ("import math\n[m.pi for m in [math]]", "module-as-value", "math"),
+    ("import numpy as np\nx = np.random", "module-as-value", "numpy.random"),
+    ("import math\nmath.pi = 3", "module-changed", "pi"),
+    ("import math\nmatch math:\n case object(): pass", "module-as-value", "math"),
+    ("open('x')", "builtin-not-allowed", "files"),
+    ("f = eval", "builtin-not-allowed", "code made from data"),
+    ("@exec\nclass A: pass", "builtin-not-allowed", "code made from data"),
+    ("f'{eval(1)}'", "builtin-not-allowed", "code made from data"),
+    ("def f(x: eval('1') = 1): pass", "builtin-not-allowed", "code made from data"),
+    ("lambda x=globals(): x", "builtin-not-allowed", "interpreter"),
+    ("vars()", "builtin-not-allowed", "interpreter"),
+    ("__builtins__['eval']", "builtin-not-allowed", "interpreter"),
+    ("__import__('os')", "builtin-not-allowed", "allow list"),
+    ("def f():\n global open\n open('x')", "builtin-not-allowed", "files"),
+    ("class A:\n open = 1\n def f(self): open('x')", "builtin-not-allowed", "files"),
+    ("().__class__", "dunder-not-allowed", "__class__"),
+    ("def f(): __class__", "dunder-not-allowed", "__class__"),
+    ("match 1:\n case object(__class__=c): pass", "dunder-not-allowed", "__class__"),
+    ("getattr(1, '__class__')", "dunder-not-allowed", "__class__"),
+    ("import operator as o\no.attrgetter('a.__class__')", "dunder-not-allowed", "__class__"),
+    ("getattr(1, 'a' + 'b')", "attribute-by-name", "getattr"),
+    ("g = getattr", "attribute-by-name", "getattr"),
+    ("from operator import methodcaller as m\nm(x)", "attribute-by-name", "methodcaller"),
+    ("import operator\nf = operator.attrgetter\nf('a')", "attribute-by-name", "attrgetter"),
+    ("(i for i in ()).gi_frame", "attribute-not-allowed", "interpreter"),
+    ("x.ctypes", "attribute-not-allowed", "native"),
+    ("'{0.__class__}'", "format-reach", "format"),
+]
+
+
+@pytest.mark.parametrize(("source", "rule", "says"), REACHES)
+def test_reaching_out_is_named(source: str, rule: str, says: str) -> None:
+    result = imports.check(draft(source))
+    assert result.outcome is Outcome.FAILED
+    assert any(f.rule == rule and says in f.message and f.why for f in result.findings), (
+        result.findings
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import random\nrandom.random()",
+        "from random import choice\nchoice([1])",
+        "import random\nrandom.Random()",
+        "import numpy as np\nnp.random.rand()",
+        "from numpy.random import default_rng\ndefault_rng()",
+        "id(3)",
+    ],
+)
+def test_chance_without_a_seed_is_a_warning(source: str) -> None:
+    result = imports.check(draft(source))
+    assert result.outcome is Outcome.PASSED
+    assert rules(result, Severity.WARNING)
+
+
+def test_what_a_test_may_import() -> None:
+    test = (
+        "import pytest, numpy as np\nfrom mechanisms.a import A, helper\nimport mechanisms.a as m\n"
+        "from sandbox.testing import make_view\nfrom sandbox import testing\n"
+        "@pytest.mark.parametrize('x', [1])\ndef test_a(x):\n"
+        "    np.testing.assert_allclose(1, 1)\n    m.A()\n    testing.make_view()\n"
+        "    with pytest.raises(ValueError):\n        pass\n"
+    )
+    assert imports.check(draft("x = 1", test)).findings == ()
+    assert rules(imports.check(draft(test))) == {"import-not-allowed", "name-not-allowed"}
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "from _pytest.reports import TestReport",
+        "import pytest\npytest.exit('passed', 0)",
+        "import mechanisms.b",
+        "from mechanisms.a import _hidden",
+        "import os",
+    ],
+)
+def test_what_a_test_may_not(test: str) -> None:
+    assert imports.check(draft("x = 1", test)).outcome is Outcome.FAILED
+
+
+@given(st.text(alphabet="abcdxy.=()[]:\n ,'_*@1", max_size=60))
+def test_any_python_is_judged(text: str) -> None:
+    imports.check(draft(text))
+    dependencies.check(draft(text))
+    characters.check(draft(text))
+
+
+def test_table_holds_public_names_that_are_no_modules() -> None:
+    """Also against the packages installed here: nothing in the table may turn into a module."""
+    names = table.allowed_names()
+    assert set(names) == {*table.MECHANISM_MODULES, *table.TEST_MODULES}
+    for module, allowed in names.items():
+        real = importlib.import_module(module)
+        for name in allowed:
+            assert not name.startswith("_")
+            assert not isinstance(getattr(real, name), ModuleType), f"{module}.{name}"
+        assert not allowed & set(table.REFUSED.get(module, "").split())
+    assert json.loads(table.FILE.read_text()) == {m: table.public_names(m) for m in names}, (
+        "run: python -m sandbox.checks.table"
+    )
+
+
+# --- characters ---
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ("x = 1  # \u202e", "bidirectional-character"),
+        ("x = '\u2066'", "bidirectional-character"),
+        ("x = 'a\u200bb'", "hidden-character"),
+        ("x = 'a\u00adb'", "hidden-character"),
+        ("\ufeffx = 1", "hidden-character"),
+        ("x = 1\rimport os", "hidden-character"),
+        ("x = 1\x0c", "hidden-character"),
+        ("x = '\x00'", "hidden-character"),
+        ("x = '\u3164'", "hidden-character"),
+        ("x = '\U000e0041'", "hidden-character"),
+        ("x = 'a\ufe01'", "hidden-character"),
+        ("\u0441ount = 1", "non-ascii-identifier"),
+        ("def f\u00e9(): pass", "non-ascii-identifier"),
+        ("x = 1" + " " * 60 + "; import os", "hidden-off-screen"),
+        ("x = 1" + "\t" * 9 + "; import os", "hidden-off-screen"),
+        ("if x:\n" + " " * 150 + "y = 1", "hidden-off-screen"),
+        ("x = '" + "a" * 500 + "'", "long-line"),
+        ("# vim: set fileencoding=rot13 :\nx = 1", "encoding-not-utf8"),
+        ("#!/usr/bin/python\n# -*- coding: utf-7 -*-\nx = 1", "encoding-not-utf8"),
+    ],
+)
+def test_hidden_characters(source: str, rule: str) -> None:
+    result = characters.check(draft(source))
+    assert result.outcome is Outcome.FAILED
+    assert rule in rules(result)
+
+
+def test_bytes_that_are_not_utf8() -> None:
+    assert rules(characters.check(draft(b"x = '\xff'"))) == {"encoding-not-utf8"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "# -*- coding: utf-8 -*-\nx = 'caf\u00e9 \u2192 \u03c3 \u26a0\ufe0f'\r\n",
+        '"""\u4e2d\u6587, \u0440\u0443\u0441\u0441\u043a\u0438\u0439"""\n',
+        "if x:\n\ty = [\n\t\t1,\n\t]\n",
+        "x = {\n    'a':      1,   # aligned\n    'bbbbbb': 2,   # aligned\n}\n",
+    ],
+)
+def test_plain_text_has_no_finding(source: str) -> None:
+    assert characters.check(draft(source)).findings == ()
+
+
+# --- bandit ---
+
+
+def test_bandit_finds_and_ignores_nosec() -> None:
+    result = bandit.check(draft("eval('1')  # nosec\n", "def test_a():\n    assert 1\n"))
+    assert result.outcome is Outcome.FAILED
+    (finding,) = result.findings
+    assert (finding.rule, finding.path, finding.line) == ("B307-blacklist", "mechanisms/a.py", 1)
+
+
+def test_bandit_leaves_search_code_alone() -> None:
+    source = (
+        "import hashlib, random\nx = random.Random(1).random()\n"
+        "r = f'update {x} then set {x}'\ny = hashlib.md5(b'key').hexdigest()\n"
+    )
+    result = bandit.check(draft(source, "def test_a():\n    assert 1\n"))
+    assert (result.outcome, result.findings) == (Outcome.PASSED, ())
+
+
+def test_low_severity_is_a_warning() -> None:
+    result = bandit.check(draft("try:\n    x = 1\nexcept Exception:\n    pass\n"))
+    assert result.outcome is Outcome.PASSED
+    assert rules(result, Severity.WARNING) == {"B110-try_except_pass"}
+
+
+def test_bandit_that_could_not_read_could_not_look() -> None:
+    result = bandit.check(draft("def (:\n"))
+    assert result.outcome is Outcome.COULD_NOT_LOOK
+    assert "could not read" in result.findings[0].message
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 0",
+        "echo '{}'",
+        "echo '[]'",
+        "echo not-json",
+        "exit 3",
+        'echo \'{"errors": [], "results": [], "metrics": {}}\'',
+    ],
+)
+def test_bandit_that_gives_no_answer_could_not_look(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program in its place: exit 0 alone is no clean answer."""
+    fake = tmp_path / "python"
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(bandit.sys, "executable", str(fake))
+    assert bandit.check(draft("x = 1")).outcome is Outcome.COULD_NOT_LOOK
+
+
+def test_bandit_that_hangs_could_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_: Any, **__: Any) -> None:
+        raise subprocess.TimeoutExpired("bandit", 60)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert bandit.check(draft("x = 1")).outcome is Outcome.COULD_NOT_LOOK
+
+
+# --- dependencies ---
+
+
+def test_missing_and_forbidden_packages() -> None:
+    source = "import sklearn.svm\nfrom torch import nn\nimport numpy\nimport pytest\nimport os\n"
+    result = dependencies.check(draft(source, "import pytest\nimport scipy\n"))
+    assert result.outcome is Outcome.FAILED
+    found = [(f.rule, f.path, f.line) for f in result.findings]
+    assert found == [
+        ("dependency-missing", "mechanisms/a.py", 1),
+        ("dependency-missing", "mechanisms/a.py", 2),
+        ("dependency-forbidden", "mechanisms/a.py", 4),
+        ("dependency-missing", "tests/test_a.py", 2),
+    ]
+    assert "scikit-learn" in result.findings[0].message
+    assert "ask" in result.findings[0].why
+    assert result.detail["advisories"] == "not scanned"
