@@ -12,27 +12,25 @@ import os
 import platform
 import select
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from sandbox import folder, image
 from sandbox.backends import seccomp
-from sandbox.backends.base import Exit, Purpose, Sink, Stream, WorkerGone
+from sandbox.backends.base import Purpose
 from sandbox.backends.boot import BOOT, ENVIRONMENT, PYTHON, SECCOMP, UID
 from sandbox.backends.cgroups import Group, Hierarchy
+from sandbox.backends.process import ProcessChannel, close_pipes
 from sandbox.errors import InfrastructureError
 from sandbox.limits import Limits
 
 PROGRAM = "bwrap"
-EXIT_SECONDS = 10
 REAP_SECONDS = 60
-READ_BYTES = 1 << 16
 INFO_BYTES = 4096
 NOFILE = 256
 HELPERS = 1  # bubblewrap's own first process inside counts as one
@@ -115,7 +113,7 @@ class BubblewrapBackend:
         parts = [self.name, self._version, platform.release(), self._groups.version]
         return json.dumps([*parts, os.geteuid(), self._image_id, flags], sort_keys=True)
 
-    def start(self, *, purpose: Purpose, limits: Limits, label: str = "") -> BubblewrapChannel:
+    def start(self, *, purpose: Purpose, limits: Limits, label: str = "") -> ProcessChannel:
         """Start, hold back until every limit is on, let go."""
         if time.monotonic() - self._reaped_at > REAP_SECONDS or not self._reaped_at:
             self.reap()
@@ -137,7 +135,7 @@ class BubblewrapBackend:
             "cgroup": {"version": self._groups.version, "name": group.name},
             "label": label[:100],
         }
-        return BubblewrapChannel(process, inside, group, posture)
+        return ProcessChannel(process, inside, group, posture)
 
     def reap(self) -> list[str]:
         """Remove what owners left that are dead."""
@@ -162,7 +160,7 @@ class BubblewrapBackend:
             except BaseException as error:
                 process.kill()
                 process.wait()
-                _close_pipes(process)
+                close_pipes(process)
                 if isinstance(error, OSError):
                     raise InfrastructureError(f"A worker can't be limited: {error}.") from error
                 raise
@@ -188,108 +186,6 @@ class BubblewrapBackend:
                 )
             except OSError as error:
                 raise InfrastructureError(f"{PROGRAM} does not start: {error}. {_FIX}") from error
-
-
-class BubblewrapChannel:
-    """The pipes of one worker."""
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        inside: int,
-        group: Group,
-        posture: dict[str, Any],
-    ) -> None:
-        self._process = process
-        self._inside = inside
-        self._group = group
-        self._closed = False
-        self.posture = posture
-        self._in, self._out, self._err = _streams(process)
-        for stream in (self._in, self._out, self._err):
-            os.set_blocking(stream.fileno(), False)
-        self._open = {self._out.fileno(): Stream.OUT, self._err.fileno(): Stream.ERR}
-
-    def exchange(
-        self, data: bytes, *, sink: Sink, done: Callable[[], bool], deadline: float
-    ) -> None:
-        """Both directions in one loop: a worker that floods while we write can't block us."""
-        if self._closed:
-            raise WorkerGone
-        rest = memoryview(data)
-        poll = select.poll()
-        while rest or not done():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            for descriptor in self._open:
-                poll.register(descriptor, select.POLLIN)
-            if rest:
-                poll.register(self._in.fileno(), select.POLLOUT)
-            else:
-                with suppress(KeyError):
-                    poll.unregister(self._in.fileno())
-            for descriptor, _ in poll.poll(left * 1000):
-                if descriptor == self._in.fileno():
-                    rest = rest[self._write(rest, sink) :]
-                elif not self._read(descriptor, sink):
-                    poll.unregister(descriptor)
-
-    def _write(self, rest: memoryview, sink: Sink) -> int:
-        try:
-            return os.write(self._in.fileno(), rest)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            self._drain(sink)
-            raise WorkerGone from error
-
-    def _read(self, descriptor: int, sink: Sink) -> bool:
-        """Hand on what is there; False at the end of standard error, which alone is no end."""
-        try:
-            data = os.read(descriptor, READ_BYTES)
-        except BlockingIOError:
-            return True
-        except OSError as error:
-            raise WorkerGone from error
-        if data:
-            sink(self._open[descriptor], data)
-            return True
-        if self._open.pop(descriptor) is Stream.OUT:
-            self._drain(sink)
-            raise WorkerGone
-        return False
-
-    def _drain(self, sink: Sink) -> None:
-        """What a dead worker had still said on standard error."""
-        with suppress(OSError):
-            while data := os.read(self._err.fileno(), READ_BYTES):
-                sink(Stream.ERR, data)
-
-    def exit(self) -> Exit:
-        """Wait until the process is gone, then ask the kernel whether it was for memory."""
-        try:
-            code = self._process.wait(EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            return Exit(code=0, oom_killed=False, running=True)
-        # bubblewrap gives 128 + signal; minus is how it was killed itself.
-        return Exit(code=code if code >= 0 else 128 - code, oom_killed=self._group.oom_killed())
-
-    def close(self) -> None:
-        """Kill the first process inside, and the kernel kills all others with it."""
-        if self._closed:
-            return
-        self._closed = True
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._inside, signal.SIGKILL)
-        os.close(self._inside)
-        try:
-            self._process.wait(EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        _close_pipes(self._process)
-        self._group.remove()
 
 
 def posture_flags(purpose: Purpose, limits: Limits) -> dict[str, Any]:
@@ -377,19 +273,6 @@ def _memory_file(data: bytes) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _streams(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
-    if process.stdin is None or process.stdout is None or process.stderr is None:
-        raise InfrastructureError("A worker was started without pipes.")
-    return process.stdin, process.stdout, process.stderr
-
-
-def _close_pipes(process: subprocess.Popen[bytes]) -> None:
-    for stream in (process.stdin, process.stdout, process.stderr):
-        if stream is not None:
-            with suppress(OSError):
-                stream.close()
 
 
 def _version(program: str) -> str:
