@@ -63,6 +63,9 @@ class Channel(Protocol):
     def exit(self) -> Exit:
         """How the worker ended; waits shortly for the engine to notice."""
 
+    def kill(self) -> None:
+        """End the worker, from any thread: whoever talks to it sees WorkerGone, and closes."""
+
     def close(self) -> None:
         """Kill and remove the worker. May be called twice; afterwards nothing is left of it."""
 

@@ -234,6 +234,15 @@ class DockerChannel:
             state: dict[str, Any] = self._client.inspect_container(self._container)["State"]
             return state
 
+    def kill(self) -> None:
+        """End the worker, from any thread; the one who talks to it reads the stream's end."""
+        with engine.engine_errors("ending a sandbox worker"):
+            try:
+                self._client.kill(self._container)
+            except APIError as error:
+                if error.status_code not in (404, 409):  # it is gone, or has ended
+                    raise
+
     def close(self) -> None:
         """Hang up first: the engine's kill waits for an attached stream that nobody reads."""
         if self._closed:

@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,7 @@ class ProcessChannel:
         self._inside = inside
         self._group = group
         self._closed = False
+        self._ending = threading.Lock()
         self.posture = posture
         self._in, self._out, self._err = _streams(process)
         for stream in (self._in, self._out, self._err):
@@ -107,14 +109,21 @@ class ProcessChannel:
         # bubblewrap gives 128 + signal; minus is how it was killed itself.
         return Exit(code=code if code >= 0 else 128 - code, oom_killed=self._group.oom_killed())
 
+    def kill(self) -> None:
+        """End the worker, from any thread; its pipes stay open for the one who talks to it."""
+        with self._ending:
+            if not self._closed:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._inside, signal.SIGKILL)
+
     def close(self) -> None:
         """Kill the first process inside, and the kernel kills all others with it."""
         if self._closed:
             return
-        self._closed = True
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._inside, signal.SIGKILL)
-        os.close(self._inside)
+        self.kill()
+        with self._ending:
+            self._closed = True
+            os.close(self._inside)
         try:
             self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
