@@ -3,6 +3,7 @@ and whatever can't be loaded is refused aloud while the earlier mechanism goes o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,10 @@ def test_stopped_starts_no_trial_until_released(stage: Stage, fake: FakePlatform
     def release(text: str) -> None:
         stage.said.append(text)
         if text.startswith("waiting: stopped"):
+            deadline = time.monotonic() + 20  # the heartbeat's thread tells, in its own time
+            while not any("smoke" in o.activity for o in fake.observed) or 2 not in fake.trials:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
             assert sorted(fake.trials) == [0, 1, 2]
             fake.desired = desired
 
