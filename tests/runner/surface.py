@@ -82,7 +82,8 @@ class WalkPrior:
 
     def ask(self, view: View, guidance: str, count: int) -> list[Candidate]:
         draw = view.random
-        if self.errors and draw.random() < 0.1:
+        # Never twice in a row: after three of them the run would rightly pause.
+        if self.errors and len(view.trace) % 3 == 0 and draw.random() < 0.3:
             raise PriorError("the endpoint answered with nonsense")
         return [self._one(view, draw) for _ in range(count)]
 

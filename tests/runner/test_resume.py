@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runner.borders import Steering
@@ -120,6 +120,7 @@ def test_a_crash_after_every_single_commit_changes_nothing(tmp_path: Path) -> No
     crashes=st.lists(st.integers(1, 30), max_size=8),
     count=st.integers(1, 3),
 )
+@example(seed=42, crashes=[], count=1)
 def test_any_number_of_crashes_changes_nothing(seed: int, crashes: list[int], count: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -90,6 +90,13 @@ def test_live_without_reload(server: str, page: Page, factory: Any, tmp_path: Pa
             "changed_at = '2999-01-01 00:00:00' WHERE id = 5"
         )
     page.get_by_role("heading", name="Renamed elsewhere").wait_for()
+    stop = (
+        "INSERT INTO proposals_stop (scope, reason, engaged_by, created_at) "
+        "VALUES ('autonomy', 'too quick', 'person:linus', '2026-01-01 00:00:00')"
+    )
+    with sqlite3.connect(tmp_path / "var" / "db.sqlite3", timeout=20) as database:
+        database.execute(stop)
+    page.get_by_role("alert").filter(has_text="too quick").wait_for()
     assert page.evaluate("window.sameDocument") is True
     assert page.get_by_label("Why is this right?").input_value() == "half a rea"
     assert page.locator("details", has_text="B101").last.get_attribute("open") is not None
