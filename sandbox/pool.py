@@ -22,8 +22,11 @@ from sandbox.wire import WorkerCalls
 
 IDLE_SECONDS = 300.0
 ALIVE_SECONDS = 0.001
-# What one screening takes: import, repetition and resumption; and the draft's own tests.
-SPARE = {Purpose.MECHANISM: 3, Purpose.TESTS: 1}
+# A screening is not slowed down by starts for the next one: they wait until it took what it needs.
+QUIET_SECONDS = 1.0
+# What one takes: contract, its repetition and resumption, replay; and the draft's own tests.
+SPARE = {Purpose.MECHANISM: 4, Purpose.TESTS: 1}
+MAX_ENDING = 16
 MAX_SPARE = 32
 
 
@@ -36,14 +39,20 @@ class _Ready:
 class WarmChannel:
     """A channel whose worker has reported on itself already; everything else is passed on."""
 
-    def __init__(self, channel: Channel, seen: dict[str, Any]) -> None:
+    def __init__(
+        self, channel: Channel, seen: dict[str, Any], retire: Callable[[Channel], None]
+    ) -> None:
         self._channel = channel
+        self._retire = retire
+        self._closed = False
         self.posture = {**channel.posture, "self_report": seen, "warm": True}
 
     def exchange(
         self, data: bytes, *, sink: Sink, done: Callable[[], bool], deadline: float
     ) -> None:
         """As the worker's own."""
+        if self._closed:
+            raise WorkerGone
         self._channel.exchange(data, sink=sink, done=done, deadline=deadline)
 
     def exit(self) -> Exit:
@@ -55,8 +64,15 @@ class WarmChannel:
         self._channel.kill()
 
     def close(self) -> None:
-        """As the worker's own."""
-        self._channel.close()
+        """Have the worker killed and removed at once, by the pool's thread."""
+        if not self._closed:
+            self._closed = True
+            self._retire(self._channel)
+
+    @property
+    def unwrapped(self) -> Channel:
+        """The worker's own channel."""
+        return self._channel
 
     def is_alive(self) -> bool:
         """Whether it waits silently, as a worker does that was asked nothing."""
@@ -90,6 +106,8 @@ class WarmBackend:
         self._limits = limits or Limits.screening()
         self._spare = dict(spare)
         self._ready: dict[Purpose, deque[_Ready]] = {p: deque() for p in Purpose}
+        self._ending: deque[Channel] = deque()
+        self._taken_at = 0.0
         self._changed = threading.Condition()
         self._closed = False
         self._broken = False
@@ -111,6 +129,7 @@ class WarmBackend:
         while limits == self._limits:
             with self._changed:
                 self._broken = False  # whoever asks gets the true error below; so try again
+                self._taken_at = time.monotonic()
                 ready = self._ready[purpose].popleft() if self._ready[purpose] else None
                 self._changed.notify()
             if ready is None:
@@ -136,30 +155,46 @@ class WarmBackend:
         self.close()
 
     def close(self) -> None:
-        """Kill and remove every worker that was not given out. May be called twice."""
+        """Kill and remove every worker that was not given out, and what is being ended."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
+        left = [
+            *self._ending,
+            *(r.channel.unwrapped for queue in self._ready.values() for r in queue),
+        ]
+        self._ending.clear()
         for queue in self._ready.values():
-            while queue:
-                queue.popleft().channel.close()
+            queue.clear()
+        for channel in left:
+            channel.close()
+
+    def _retire(self, channel: Channel) -> None:
+        """End a worker that was given out: in the thread, or here where there are too many."""
+        with self._changed:
+            if not self._closed and len(self._ending) < MAX_ENDING:
+                self._ending.append(channel)
+                self._changed.notify()
+                return
+        channel.close()
 
     def _keep(self) -> None:
-        """Start what is missing and end what is old, until closed."""
+        """End what was used or is old, and start what is missing, until closed."""
         while True:
             with self._changed:
                 if self._closed:
                     return
-                old = self._take_old()
+                old: list[Channel] = self._take_old()
+                quiet_in = self._taken_at + QUIET_SECONDS - time.monotonic()
                 purpose = None if self._broken else self._missing()
-                if purpose is None and not old:
-                    self._changed.wait(IDLE_SECONDS / 10)
+                if not old and (purpose is None or quiet_in > 0):
+                    self._changed.wait(IDLE_SECONDS / 10 if purpose is None else quiet_in)
                     continue
             try:
-                for ready in old:
-                    ready.channel.close()
-                if purpose is not None:
+                for channel in old:
+                    channel.close()
+                if not old and purpose is not None:
                     self._add(purpose)
             except (InfrastructureError, MechanismFailure):
                 # Not passed over: the next start goes to the engine itself and raises its error.
@@ -176,17 +211,18 @@ class WarmBackend:
                 channel.close()
             raise
         with self._changed:
-            self._ready[purpose].append(_Ready(WarmChannel(channel, seen)))
+            self._ready[purpose].append(_Ready(WarmChannel(channel, seen, self._retire)))
             self._changed.notify_all()
 
     def _missing(self) -> Purpose | None:
         return next((p for p, n in self._spare.items() if len(self._ready[p]) < n), None)
 
-    def _take_old(self) -> list[_Ready]:
-        found = []
+    def _take_old(self) -> list[Channel]:
+        found = list(self._ending)
+        self._ending.clear()
         for queue in self._ready.values():
             while queue and not self._is_fresh(queue[0]):
-                found.append(queue.popleft())
+                found.append(queue.popleft().channel.unwrapped)
         return found
 
     def _is_fresh(self, ready: _Ready) -> bool:

@@ -154,14 +154,15 @@ class _Screening:
         host = self._import()
         if host is None:
             return
-        with host, Aside(self._backend, self._unit_tests) as tests:
+        aside = self._backend
+        with host, Aside(aside, self._unit_tests) as tests, Aside(aside, self._replay) as replays:
             done = self._run("contract", lambda: self._contract(host))
             if done.outcome is Outcome.COULD_NOT_LOOK:
                 return
             self._run("unit_tests", lambda: tests.result(self._tick))
             # It failed at the border itself: a replay would only fail the same way again.
             if not set(Rule) & {f.rule for f in done.findings}:
-                self._run("replay", lambda: self._replay(host))
+                self._run("replay", lambda: replays.result(self._tick))
 
     def _import(self) -> MechanismHost | None:
         started: list[MechanismHost] = []
@@ -192,9 +193,9 @@ class _Screening:
             raise
         return started[0] if started else None
 
-    def _start(self, purpose: str) -> MechanismHost:
+    def _start(self, purpose: str, backend: Backend | None = None) -> MechanismHost:
         return MechanismHost.start(
-            self._backend,
+            backend or self._backend,
             self._draft.source,
             name=self._draft.name,
             limits=self._limits,
@@ -218,15 +219,21 @@ class _Screening:
     def _unit_tests(self, backend: Backend) -> CheckResult:
         return unit_tests.check(self._draft, backend=backend, limits=self._limits)
 
-    def _replay(self, host: MechanismHost) -> CheckResult:
-        return replay.check(
-            host,
-            source=self._draft.source,
-            reload=lambda: self._reload(host),
-            traces=self._traces,
-            path=self._draft.mechanism_path,
-            progress=self._tick,
-        )
+    def _replay(self, backend: Backend) -> CheckResult:
+        """In a worker of its own, beside the contract; whether it counts is known afterwards."""
+        path = self._draft.mechanism_path
+        try:
+            with self._start("replay", backend) as host:
+                return replay.check(
+                    host,
+                    source=self._draft.source,
+                    reload=lambda: self._reload(host),
+                    traces=self._traces,
+                    path=path,
+                )
+        except MechanismFailure as failure:  # it loads once and not again
+            finding = failure_finding("replay", failure, path=path)
+            return CheckResult(name="replay", outcome=Outcome.FAILED, findings=(finding,))
 
     def _reload(self, host: MechanismHost) -> None:
         """A new instance of a new module in the same worker: as new for another space. What must

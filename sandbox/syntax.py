@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 import warnings
 
 from sandbox.report import DraftError
@@ -16,6 +17,9 @@ MAX_DEPTH = 120
 MAX_NODES = 60_000
 COOKIE = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")  # as PEP 263 has it
 UTF8_NAMES = ("utf-8", "utf8", "utf_8")
+# Python 3.11 counts the depth of a tree in one place for all threads, and fails where two parse at
+# once (SystemError, "recursion depth mismatch"); `catch_warnings` is for one thread as well.
+_parser = threading.Lock()
 
 
 def encoding_cookie(data: bytes) -> str | None:
@@ -48,7 +52,7 @@ def parse(path: str, data: bytes) -> ast.Module:
     """The syntax tree of a file; DraftError `not_utf8`, `syntax_error` or `deeply_nested`."""
     text = decode(path, data)
     try:
-        with warnings.catch_warnings():
+        with _parser, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(text, filename=path)
     except SyntaxError as error:

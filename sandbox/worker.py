@@ -8,6 +8,7 @@ answer again, counts, and holds the clock. Nothing here is a judgement or a prot
 from __future__ import annotations
 
 import base64
+import json
 import linecache
 import os
 import random
@@ -60,7 +61,9 @@ class Wire:
     def read(self) -> dict[str, Any]:
         """The next frame from the host; ends the process when the host has gone."""
         (length,) = protocol.HEADER.unpack(self._exactly(protocol.HEADER.size))
-        return protocol.decode(self._exactly(length))
+        # Not checked again: the host made it, and the checks cost more than most mechanisms.
+        message: dict[str, Any] = json.loads(self._exactly(length))
+        return message
 
     def write(self, message: dict[str, Any]) -> None:
         """Send one frame, whole."""
