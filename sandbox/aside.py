@@ -33,8 +33,11 @@ class Aside(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tracked.stop()
-        self._thread.shutdown()
+        try:
+            if self._future is None or not self._future.done():
+                self._tracked.stop()
+        finally:
+            self._thread.shutdown()
 
     def result(self, tick: Callable[[], None]) -> T:
         """What the job gives, or raises. `tick` is called often meanwhile and may raise to stop."""

@@ -101,6 +101,8 @@ class _Screening:
                 self._dynamic()
         except _Cancelled:
             self._progress("cancelled")
+        except InfrastructureError as error:  # a worker that can't be ended: nothing is sure
+            self._results["import"] = _unseen("import", error)
         return Report(
             mechanism=self._draft.name,
             digest=self._draft.digest,
@@ -253,18 +255,22 @@ class _Screening:
         try:
             result = check()
         except InfrastructureError as error:
-            finding = Finding(
-                check=name,
-                rule="could-not-look",
-                severity=Severity.ERROR,
-                message=str(error)[:1000],
-                why="The sandbox's own fault, and nothing against the draft: nobody could look.",
-            )
-            result = CheckResult(name=name, outcome=Outcome.COULD_NOT_LOOK, findings=(finding,))
+            result = _unseen(name, error)
         seconds = max(result.seconds, time.monotonic() - began)  # it may have begun before
         result = replace(result, seconds=round(seconds, 3))
         self._results[name] = result
         return result
+
+
+def _unseen(name: str, error: InfrastructureError) -> CheckResult:
+    finding = Finding(
+        check=name,
+        rule="could-not-look",
+        severity=Severity.ERROR,
+        message=str(error)[:1000],
+        why="The sandbox's own fault, and nothing against the draft: nobody could look.",
+    )
+    return CheckResult(name=name, outcome=Outcome.COULD_NOT_LOOK, findings=(finding,))
 
 
 def _shown(failure: MechanismFailure) -> dict[str, Any]:

@@ -175,3 +175,31 @@ def test_further_traces(engine: Backend) -> None:
     replay = report.check("replay")
     assert replay is not None
     assert len(replay.detail["traces"]) == 5
+
+
+class Clinging:
+    """A channel whose worker can't be removed, for the engine has gone by then."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def close(self) -> None:
+        self._channel.close()
+        raise InfrastructureError("the engine does not answer")
+
+
+@pytest.mark.engine
+def test_a_worker_that_can_not_be_removed_passes_nothing(
+    engine: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flaky = Flaky(engine, 100)
+    start = flaky.start
+    monkeypatch.setattr(flaky, "start", lambda **arguments: Clinging(start(**arguments)))
+    clearance.require(engine)
+    report = screen(load_draft(TABU), backend=flaky)
+    assert report.outcome is Outcome.COULD_NOT_LOOK
+    assert "does not answer" in report.findings[0].message
+    assert left_running() == []
