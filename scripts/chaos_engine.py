@@ -12,11 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,10 +69,23 @@ class Engine:
                 time.sleep(0.2)
 
     def kill(self) -> None:
-        """As a crash would: no word, no cleaning up."""
+        """As a crash would: no word, no cleaning up. Its containerd dies with it, and the file
+        that names it would make the next engine wait for it."""
         if self._process:
             self._process.kill()
             self._process.wait()
+        named = self._folder / "exec/containerd/containerd.pid"
+        if named.exists():
+            with suppress(ProcessLookupError):
+                os.kill(int(named.read_text(encoding="ascii")), signal.SIGKILL)
+            named.unlink()
+
+    def unmount(self) -> None:
+        """What a killed engine left mounted in its own folder."""
+        rows = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+        places = [row.split()[1] for row in rows]
+        for place in sorted((p for p in places if p.startswith(f"{self._folder}/")), reverse=True):
+            subprocess.run(["umount", "--lazy", place], check=True)  # noqa: S603, S607
 
     def stop(self) -> None:
         """In peace."""
@@ -89,13 +104,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="escapement-chaos-") as folder:
         own = Engine(Path(folder))
         os.environ["DOCKER_HOST"] = own.address
-        own.start()
         try:
+            own.start()
             clearance.require(get_backend("docker", progress=say))
             wrong = [_one(own, draft, number) for number in range(times)]
             return 1 if any(wrong) else 0
         finally:
             own.stop()
+            own.unmount()
 
 
 def _one(own: Engine, draft: Draft, number: int) -> bool:
