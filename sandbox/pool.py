@@ -20,7 +20,8 @@ from sandbox.limits import Limits
 from sandbox.posture import require_posture, writable
 from sandbox.wire import WorkerCalls
 
-IDLE_SECONDS = 300.0
+# A worker is not kept longer, and none is started where nobody asked for one this long.
+IDLE_SECONDS = 600.0
 ALIVE_SECONDS = 0.001
 # A screening is not slowed down by starts for the next one: they wait until it took what it needs.
 QUIET_SECONDS = 1.0
@@ -107,7 +108,7 @@ class WarmBackend:
         self._spare = dict(spare)
         self._ready: dict[Purpose, deque[_Ready]] = {p: deque() for p in Purpose}
         self._ending: deque[Channel] = deque()
-        self._taken_at = 0.0
+        self._taken_at = time.monotonic() - QUIET_SECONDS
         self._changed = threading.Condition()
         self._closed = False
         self._broken = False
@@ -215,6 +216,8 @@ class WarmBackend:
             self._changed.notify_all()
 
     def _missing(self) -> Purpose | None:
+        if time.monotonic() - self._taken_at > IDLE_SECONDS:
+            return None
         return next((p for p, n in self._spare.items() if len(self._ready[p]) < n), None)
 
     def _take_old(self) -> list[Channel]:

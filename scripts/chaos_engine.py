@@ -80,8 +80,12 @@ class Engine:
                 os.kill(int(named.read_text(encoding="ascii")), signal.SIGKILL)
             named.unlink()
 
-    def unmount(self) -> None:
-        """What a killed engine left mounted in its own folder."""
+    def clear(self) -> None:
+        """End the helpers that a killed engine left, known by its folder, and unmount it."""
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                if f"{self._folder}/".encode() in process.read_bytes():
+                    os.kill(int(process.parent.name), signal.SIGKILL)
         rows = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
         places = [row.split()[1] for row in rows]
         for place in sorted((p for p in places if p.startswith(f"{self._folder}/")), reverse=True):
@@ -111,7 +115,7 @@ def main() -> int:
             return 1 if any(wrong) else 0
         finally:
             own.stop()
-            own.unmount()
+            own.clear()
 
 
 def _one(own: Engine, draft: Draft, number: int) -> bool:

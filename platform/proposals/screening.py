@@ -22,6 +22,8 @@ from proposals import branches, screenings
 from proposals.acts import Denied
 from proposals.models import Screening
 from sandbox.backends import get_backend
+from sandbox.backends.base import Backend
+from sandbox.pool import WarmBackend
 from sandbox.report import Draft
 from sandbox.screen import screen
 
@@ -29,6 +31,32 @@ LOST_SECONDS = 20
 log = logging.getLogger(__name__)
 stopping = threading.Event()
 """Set by the worker when it is asked to stop: a look under way is given back."""
+
+
+class Workers:
+    """Where a look gets its sandbox from: ready workers in `manage.py work`, else cold ones."""
+
+    def __init__(self) -> None:
+        self.keep_ready = False
+        self._pool: WarmBackend | None = None
+
+    def backend(self) -> Backend:
+        """Raises InfrastructureError where no engine answers."""
+        if not self.keep_ready:
+            return get_backend(settings.SANDBOX_BACKEND)
+        if self._pool is None:
+            self._pool = WarmBackend(get_backend(settings.SANDBOX_BACKEND))
+        return self._pool
+
+    def close(self) -> None:
+        """End what was kept ready."""
+        self.keep_ready = False
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+workers = Workers()
 
 
 @task()
@@ -40,7 +68,7 @@ def look(screening_id: int) -> str:
     try:
         report = screen(
             draft_of(screening),
-            backend=get_backend(settings.SANDBOX_BACKEND),
+            backend=workers.backend(),
             library=library_of(screening),
             progress=lambda words: _progress(screening_id, words),
             cancelled=lambda: _cancelled(screening_id),

@@ -174,9 +174,10 @@ class Group:
             pids = (folder / "cgroup.procs").read_text(encoding="ascii").split()
         except OSError:
             return
-        for pid in pids:
+        # A process that is just ending is listed as 0, which to `kill` is our own whole group.
+        for pid in (int(p) for p in pids if int(p) > 1):
             with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
 
 def _make(parent: Path) -> None:

@@ -101,6 +101,7 @@ class Command(BaseCommand):
             sweeps.run_all()
             return
         sweeper = Sweeper(worker)
+        screening.workers.keep_ready = True
         sweeper.start()
         self.stdout.write("working: screenings and sweeps")
         try:
@@ -108,6 +109,7 @@ class Command(BaseCommand):
         finally:
             worker.running = False
             screening.stopping.set()
+            screening.workers.close()
             sweeper.join(timeout=15)
         if sweeper.failed:
             raise SystemExit(1)
