@@ -61,7 +61,10 @@ class Hierarchy:
         _make(parent)
         for folder in (mount, parent) if parent.parent == mount else (parent,):
             with suppress(OSError):  # what counts is what is there afterwards
-                (folder / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+                switch = folder / "cgroup.subtree_control"
+                given = switch.read_text(encoding="ascii").split()
+                if lacking := [f"+{c}" for c in CONTROLLERS if c not in given]:
+                    switch.write_text(" ".join(lacking), encoding="ascii")
         given = (parent / "cgroup.subtree_control").read_text(encoding="ascii").split()
         if missing := [c for c in CONTROLLERS if c not in given]:
             raise _no_limit(f"{parent} may not hand on {', '.join(missing)}")

@@ -27,7 +27,7 @@ def first(tmp_path: Path) -> Path:
 def second(tmp_path: Path) -> Path:
     (tmp_path / "cgroup.controllers").write_text("cpu memory pids")
     (tmp_path / "escapement").mkdir()
-    (tmp_path / "escapement/cgroup.subtree_control").write_text("")
+    (tmp_path / "escapement/cgroup.subtree_control").write_text("cpu memory pids")
     return tmp_path
 
 
@@ -60,6 +60,12 @@ def test_a_missing_controller_is_refused_with_the_fix(first: Path) -> None:
     (first / "pids/cgroup.procs").unlink()
     with pytest.raises(InfrastructureError, match=r"no control group for pids.*Run as root"):
         Hierarchy.find(first)
+
+
+def test_a_controller_that_is_not_handed_on_is_refused(second: Path) -> None:
+    (second / "escapement/cgroup.subtree_control").write_text("cpu pids")
+    with pytest.raises(InfrastructureError, match="may not hand on memory"):
+        Hierarchy.find(second)
 
 
 def test_a_name_that_leaves_the_mount_is_refused(
