@@ -45,7 +45,7 @@ PEOPLE = {
     "eve": "",
 }
 CHECKS = (
-    *("draft", "characters", "imports", "bandit", "dependencies"),
+    *("draft", "characters", "imports", "bandit", "dependencies", "secrets", "complexity"),
     *("import", "contract", "unit_tests", "replay"),
 )
 HOSTILE = (

@@ -28,6 +28,7 @@ from proposals.demo.children import ChildFailed, Family
 from proposals.demo.console import Console
 from proposals.demo.parent import Stop
 from proposals.demo.person import Person, Refused
+from sandbox.screen import STATIC
 
 ROLES = ("approved", "rejected", "failed", "rolled_back", "autonomous")
 VERIFY_SECONDS = 120
@@ -202,7 +203,7 @@ def problems(summary: dict[str, Any]) -> list[str]:
             found.append(f"{role}: it ran, or was approved")
         if cast[role]["state"] != role:
             found.append(f"{role}: its state is {cast[role]['state']}")
-    static = {"draft", "characters", "imports", "bandit", "dependencies"}
+    static = set(STATIC)
     if not set(cast["failed"]["failed_checks"]) - static:
         found.append(f"failed: not in the sandbox, but in {cast['failed']['failed_checks']}")
     if cast["rolled_back"]["state"] != "rolled_back":
