@@ -32,6 +32,7 @@ from runner.store import JournalError
 from runner.subprocesses import STOPPING, StopRequested
 from runner.tasks import TaskError, all_tasks
 from sandbox.backends import get_backend
+from sandbox.backends.base import Backend
 from sandbox.errors import InfrastructureError
 
 SEED_LIBRARY = Path(__file__).resolve().parents[1] / "mechanisms_repo"
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 _printing = threading.Lock()
 _signalled: list[int] = []
+_told: set[str] = set()
 
 
 def say(text: str) -> None:
@@ -141,6 +143,17 @@ def run(
     raise typer.Exit(run_settings(settings))
 
 
+def _sandbox() -> Backend:
+    """The engine as it is now. Progress is told once: each load asks again."""
+    return get_backend(progress=_told_once)
+
+
+def _told_once(text: str) -> None:
+    if text not in _told:
+        _told.add(text)
+        say(text)
+
+
 def run_settings(settings: RunSettings) -> int:
     """Do the run; the exit code."""
     try:
@@ -172,7 +185,7 @@ def _local(settings: RunSettings, task: Task, journal: Journal) -> int:
 def _linked(settings: RunSettings, task: Task, journal: Journal, credentials: Credentials) -> int:
     client = PlatformClient(credentials)
     loader = Loader(
-        lambda: get_backend(progress=say),
+        _sandbox,
         public_key=credentials.public_key,
         target=credentials.target,
     )

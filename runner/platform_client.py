@@ -177,7 +177,7 @@ class PlatformClient:
         again = Retrying(
             stop=stop_after_attempt(attempts or self._attempts),
             wait=wait_exponential_jitter(
-                initial=min(0.2, self._longest_pause), max=self._longest_pause
+                multiplier=min(0.2, self._longest_pause), max=self._longest_pause
             ),
             retry=retry_if_exception_type(Unreachable),
             reraise=True,

@@ -3,7 +3,8 @@
 A mechanism searches on several analytic spaces as it would in a run; two more workers repeat it,
 one from the start, one from its state. Judged are candidates, frozen knobs, determinism, the state
 and tolerance of a prior that gives nothing or nonsense. Limits of time, memory and output are
-enforced by the host below; whether a mechanism is any good is not asked here.
+enforced by the host below, and a view can't be changed from a worker: it has a copy. Whether a
+mechanism is any good is not asked here.
 """
 
 from __future__ import annotations
@@ -234,7 +235,7 @@ class _Run:
             kind = "gives nothing" if step.mood is Mood.EMPTY else "leaves the space"
             message = f"propose raises where the prior {kind}: {failure.message}"
             self._record.say("PRIOR_NOT_CHECKED", message, Severity.WARNING)
-            yield ["raised", failure.message]
+            yield ["raised"]  # its words may hold an address: they are no decision
             return
         yield [[dict(c.changes), c.reason] for c in given]
         self._judge(given, view, prior, step, where)

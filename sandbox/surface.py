@@ -23,7 +23,7 @@ from sandbox.mechanism import (
 )
 
 SOURCE = "analytic"
-NOISE = 0.004
+NOISE = 0.008  # from the lowest to the highest
 
 
 def _chance(*parts: object) -> float:
@@ -34,15 +34,16 @@ def _chance(*parts: object) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """A bowl with ridges, noise that repeats, and corners where a training would break."""
+    """A bowl with ridges, noise by trial, and corners where a training would break."""
 
     name: str
     space: Space
     minimize: bool = True
     frozen: frozenset[str] = frozenset()
 
-    def measure(self, config: Config) -> tuple[float | None, str]:
-        """Metric and "", or None and the class of failure."""
+    def measure(self, config: Config, number: int) -> tuple[float | None, str]:
+        """Metric and "", or None and the class of failure. `number` is the trial's: the same
+        configuration again measures a little differently, and always the same little."""
         if self.space.problems(config):
             return None, "constraint"
         for name, value in config.items():
@@ -50,7 +51,7 @@ class Surface:
                 return None, "oom"
             if name == "MATRIX_LR" and self.space[name].position(value) > 0.92:
                 return None, "nan"
-        cost = NOISE * (_chance(self.name, sorted(config.items())) - 0.5)
+        cost = NOISE * (_chance(self.name, number, sorted(config.items())) - 0.5)
         away = []
         for name, knob in self.space.items():
             best = 0.15 + 0.7 * _chance(self.name, "best", name)
@@ -71,7 +72,7 @@ class Search:
 
     def __post_init__(self) -> None:
         config = self.surface.space.defaults()
-        metric, failure = self.surface.measure(config)
+        metric, failure = self.surface.measure(config, 0)
         if metric is None:
             raise ValueError(f"the baseline of {self.surface.name} fails: {failure}")
         self.trials.append(
@@ -92,7 +93,9 @@ class Search:
         """The trial of a candidate, not yet part of the trace, with a status to be decided."""
         view = self.view()
         config = view.config_of(candidate.changes)
-        metric, seen = (None, failure) if failure else self.surface.measure(config)
+        metric, seen = (
+            (None, failure) if failure else self.surface.measure(config, len(self.trials))
+        )
         return Trial(
             number=len(self.trials),
             config=config,

@@ -29,7 +29,7 @@ FOLDER = Path(__file__).with_name("traces")
 BUNDLED: dict[str, tuple[Surface, int, int]] = {  # surface, the prior's seed, steps
     "trainer": (TRAINER, 5, 32),
     "score": (SCORE, 9, 32),
-    "plateau": (RATES, 8, 44),
+    "plateau": (RATES, 14, 44),
 }
 
 

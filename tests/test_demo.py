@@ -134,6 +134,7 @@ def facts(role: str, **changed: object) -> dict[str, object]:
         "approved_by": by if live else [],
         "failed_checks": ["contract"] if role == "failed" else [],
         "trials": 3 if live else 0,
+        "decisions_changed": 2 if live else 0,
         "hook_calls": {"propose_calls": 3 if live else 0},
         "audit": [1, 2],
     }
@@ -145,6 +146,7 @@ def summary(**changed: dict[str, object]) -> dict[str, object]:
     return {
         "proposals": {role: facts(role, **changed.get(role, {})) for role in roles},
         "swaps": [{"kind": k, "ok": True} for k in ("approval", "policy", "rollback")],
+        "refusals": [{"who": "linus"}, {"who": "ada"}],
         "crashes": {"web": 0},
     }
 
@@ -153,6 +155,15 @@ def test_a_summary_in_which_all_held_has_no_problem() -> None:
     from proposals.demo.headless import problems
 
     assert problems(summary()) == []
+
+
+def test_mechanisms_that_change_nothing_are_no_proof() -> None:
+    from proposals.demo.headless import problems
+
+    inert = {"decisions_changed": 0}
+    found = problems(summary(approved=inert, rolled_back=inert, autonomous=inert))
+    assert any("null mechanism" in problem for problem in found)
+    assert problems(summary(approved=inert, rolled_back=inert)) == []
 
 
 @pytest.mark.parametrize(

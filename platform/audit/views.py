@@ -56,7 +56,7 @@ def audit(request: HttpRequest) -> HttpResponse:
     """The log, newest first, filtered."""
     problem, wanted = "", query.Filter()
     try:
-        wanted = query.Filter.of(request.GET.dict())  # type: ignore[arg-type]
+        wanted = query.Filter.of(request.GET.dict())
     except query.BadFilter as error:
         problem = f"{error}. Nothing was filtered."
     raw = request.GET.get("page", "1")

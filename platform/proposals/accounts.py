@@ -26,7 +26,9 @@ class LogIn(LoginView):
         if not isinstance(person, User):
             return self.form_invalid(form)
         with transaction.atomic():
-            append(actor=actor_of(person), verb="auth.login", subject=f"user:{person.pk}")
+            append(
+                actor=actor_of(person), verb="auth.login", subject=f"user:{person.get_username()}"
+            )
             return super().form_valid(form)
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:

@@ -131,11 +131,13 @@ def act(
         raise
     except (IllegalTransition, IntegrityError) as error:
         if isinstance(error, IntegrityError):
-            denied = Denied("conflict", f"somebody else was faster: look again ({error})")
+            problem = Denied("conflict", f"somebody else was faster: look again ({error})")
         else:
-            denied = Denied("wrong_state", f"{error}: look again, it moved on")
-        record_denial(denied, actor=actor, tried=tried, subject=subject, target=target, verb=denial)
-        raise denied from error
+            problem = Denied("wrong_state", f"{error}: look again, it moved on")
+        record_denial(
+            problem, actor=actor, tried=tried, subject=subject, target=target, verb=denial
+        )
+        raise problem from error
 
 
 def record_denial(

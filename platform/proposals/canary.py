@@ -1,7 +1,9 @@
 """The canary: what went live is watched, and taken back by itself where the policy says so.
 
 For every activation by approval, the policy's or people's: errors, failures, no effect, regression.
-The judgement is recorded before the rollback, so that a crash in between loses neither.
+What was kept once is still taken back when its hooks raise or its runner gives it up: code may
+behave while it is watched. The judgement is recorded before the rollback, so that a crash in
+between loses neither.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 from audit.actors import SYSTEM
 from django.utils import timezone
 from runs import attribution
-from runs.models import Run, Trial
+from runs.models import Run, Runner, Trial
 
 from proposals.acts import Denied, act, locked_target, policy_in_force
 from proposals.attestations import APPROVED_KINDS
@@ -37,6 +39,7 @@ class Watch:
     trials: int
     decisions_changed: int
     gain: str
+    broken: bool  # it raises or was given up: a judgement that comes at any time
 
 
 def judge_canaries() -> int:
@@ -44,10 +47,12 @@ def judge_canaries() -> int:
     live = Activation.objects.filter(state=Activation.State.LIVE, kind__in=list(APPROVED_KINDS))
     judged = 0
     for activation in live.select_related("target", "proposal"):
-        if activation.judged_at is None:
+        if activation.canary.get("judgement") != Judgement.TAKE_BACK:
             seen = watch(activation)
             if seen.judgement is Judgement.WAIT:
                 continue
+            if activation.judged_at is not None and not seen.broken:
+                continue  # it was kept, and nothing broke since
             _record(activation.pk, seen)
             activation.refresh_from_db()
             judged += 1
@@ -63,7 +68,8 @@ def watch(activation: Activation) -> Watch:
     trials = trials_of(activation)
     before = trials_of(earlier) if earlier else []
     counts, past = attribution.count(trials), attribution.count(before)
-    reasons = _reasons(policy.canary, counts, past)
+    broken = _broken(policy.canary, counts, activation)
+    reasons = broken + _reasons(policy.canary, counts, past)
     gain, words = None, "not enough data"
     run = _run(trials)
     if run is not None:
@@ -83,13 +89,28 @@ def watch(activation: Activation) -> Watch:
         trials=counts.trials,
         decisions_changed=counts.decisions_changed,
         gain=words,
+        broken=bool(broken),
     )
+
+
+def _broken(rules: Canary, counts: attribution.Counts, activation: Activation) -> list[str]:
+    """What shows that it does not work, at whatever age. No digest: the runner runs nothing."""
+    found = []
+    if counts.hooks["raised"] > rules.max_errors:
+        found.append(f"its hooks raised {counts.hooks['raised']} times")
+    given_up = Runner.objects.filter(
+        target=activation.target_id,
+        revoked_at__isnull=True,
+        observed_state="refused",
+        observed_version=activation.version,
+        observed_digest="",
+    )
+    found += [f"{r.name} gave it up: {r.observed_reason[:500]}" for r in given_up]
+    return found
 
 
 def _reasons(rules: Canary, counts: attribution.Counts, past: attribution.Counts) -> list[str]:
     found = []
-    if counts.hooks["raised"] > rules.max_errors:
-        found.append(f"its hooks raised {counts.hooks['raised']} times")
     share = past.failed / past.trials if past.trials else 0.0
     expected = share * counts.trials
     if counts.failed - expected > rules.max_failures:
@@ -157,7 +178,9 @@ def _record(activation_id: int, seen: Watch) -> None:
     with act(actor=SYSTEM, tried="judge_canary", subject=subject) as ledger:
         target = locked_target(activation.target_id)
         activation.refresh_from_db()
-        if activation.judged_at is not None or activation.state != Activation.State.LIVE:
+        taken = activation.canary.get("judgement") == Judgement.TAKE_BACK
+        again = activation.judged_at is not None and not seen.broken
+        if taken or again or activation.state != Activation.State.LIVE:
             raise Denied("wrong_state", "it was judged, or ended, meanwhile")
         data: dict[str, Any] = {
             "judgement": seen.judgement,

@@ -54,6 +54,8 @@ class Comparison:
 
     title: str
     diff: diffs.FileDiff
+    anchors: bool = False  # whether findings link to the lines of this one
+    aside: bool = False  # little in common: closed at first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,14 +139,19 @@ def _comparisons(
     live = next(
         (m for m in library.values() if shown.digest_of(m.source) == proposal.base_digest), None
     )
+    whole = Comparison(
+        title="the whole new file", diff=diffs.compare(b"", data, context=diffs.WHOLE), anchors=True
+    )
     if live is None:
-        title = "the whole file (the mechanism that was live then is not in the repository)"
-        return (*found, Comparison(title=title, diff=diffs.compare(b"", data, context=diffs.WHOLE)))
-    title = f"against the mechanism that was live: {live.name}"
-    if not _similar(live.source, data):
-        title += " (little in common)"
-    diff = diffs.compare(live.source, data, context=diffs.WHOLE)
-    return (*found, Comparison(title=title, diff=diff))
+        return (*found, whole)
+    near = _similar(live.source, data)
+    against = Comparison(
+        title=f"against the mechanism that was live: {live.name}",
+        diff=diffs.compare(live.source, data, context=diffs.WHOLE),
+        anchors=near,
+        aside=not near,
+    )
+    return (*found, against) if near else (*found, whole, against)
 
 
 def _test_comparisons(
@@ -153,10 +160,10 @@ def _test_comparisons(
     operator = library.get(proposal.recognised)
     if operator is not None and operator.test:
         title = f"against the test of the approved operator {operator.name}"
-        return (
-            Comparison(title=title, diff=diffs.compare(operator.test, data, context=diffs.WHOLE)),
-        )
-    return (Comparison(title="a new file", diff=diffs.compare(b"", data, context=diffs.WHOLE)),)
+        diff = diffs.compare(operator.test, data, context=diffs.WHOLE)
+        return (Comparison(title=title, diff=diff, anchors=True),)
+    diff = diffs.compare(b"", data, context=diffs.WHOLE)
+    return (Comparison(title="a new file", diff=diff, anchors=True),)
 
 
 def _similar(old: bytes, new: bytes) -> bool:

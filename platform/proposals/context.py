@@ -21,10 +21,11 @@ PAGES = (
 
 
 def frame(request: HttpRequest) -> dict[str, Any]:
-    """The frame around each page; nothing for those who are not logged in."""
+    """The frame around each page; only the nonce for who is not logged in."""
+    nonce = {"csp_nonce": getattr(request, "csp_nonce", None)}
     person = getattr(request, "user", None)
     if not isinstance(person, User):
-        return {}
+        return nonce
     links = []
     for name, text in PAGES:
         href = reverse(name)
@@ -34,4 +35,4 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     roles = [
         g.replace("_", " ") for g in person.groups.order_by("name").values_list("name", flat=True)
     ]
-    return {"navigation": links, "my_roles": roles, "loud_banners": standing.banners()}
+    return {**nonce, "navigation": links, "my_roles": roles, "loud_banners": standing.banners()}

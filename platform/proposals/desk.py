@@ -104,6 +104,15 @@ def valid_approvals(reviews: Iterable[Review]) -> list[Review]:
     ]  # fmt: skip
 
 
+def counted_approvals(reviews: Iterable[Review]) -> list[Review]:
+    """Approvals that count, or have counted until they were used."""
+    return [
+        r
+        for r in reviews
+        if r.decision == Review.Decision.APPROVE and r.standing != Review.Standing.VOIDED
+    ]
+
+
 def _quorum_words(proposal: Proposal) -> str:
     screening = latest(proposal.screenings.all())
     verdict = screening.verdict if screening else {}
@@ -153,8 +162,8 @@ def _alarms(person: User, policy: Policy | None) -> Rows:
             href = reverse("target", args=[name]) if stop.target else reverse("targets")
             rows.append(
                 {"href": href, "title": f"{name} is stopped", "flag": "stopped", "tone": "bad",
-                 "meta": stop.engaged_by, "when": stop.created_at, "turn": "Agree to release, or not.",
-                 "why": stop.reason, "progress": None}
+                 "meta": stop.engaged_by, "when": stop.created_at, "why": stop.reason,
+                 "turn": "Agree to release, or not.", "progress": None}
             )  # fmt: skip
     for target in Target.objects.prefetch_related("runners"):
         for alarm in standing.alarms(target, standing.runner_rows(target), None):

@@ -14,11 +14,13 @@ from django.utils.safestring import SafeString
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
-from unidiff import PatchSet
+from unidiff.patch import PatchSet
 
-from proposals.modeltext import mark, reveal
+from proposals.modeltext import hidden, label, mark, reveal
 
 MAX_LINES = 6000
+NO_NEWLINE = "\N{NO-BREAK SPACE}(no newline)"
+PRIVATE, MAX_HIDDEN = 0xF0000, 60_000
 WHOLE = 1_000_000  # lines of context: the whole file
 
 
@@ -54,27 +56,49 @@ def text_of(source: bytes) -> str:
     return reveal(source.decode("utf-8", "backslashreplace"))
 
 
-def colour(text: str) -> list[SafeString]:
-    """Python text as one piece of HTML a line."""
+def colour(source: bytes) -> list[SafeString]:
+    """Python source as one piece of HTML a line.
+
+    While it is coloured, one private character stands for each hidden one, so that no token is
+    torn apart; private characters of the source are hidden ones themselves.
+    """
+    text = source.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    found = sorted({c for c in text if hidden(c)})[:MAX_HIDDEN]
+    standins = {ord(c): chr(PRIVATE + i) for i, c in enumerate(found)}
     formatter = HtmlFormatter(nowrap=True, classprefix="tok-")
-    html = highlight(text, PythonLexer(stripnl=False, ensurenl=True), formatter)
-    return [mark(line) for line in html.split("\n")]
+    lexer = PythonLexer(stripnl=False, ensurenl=True)
+    html = reveal_others(highlight(text.translate(standins), lexer, formatter), standins)
+    for character, standin in standins.items():
+        html = html.replace(standin, label(f"U+{character:04X}"))
+    lines = [mark(line) for line in html.split("\n")]
+    if text and not text.endswith("\n"):
+        lines[text.count("\n")] += mark(label("no newline"))
+    return lines
+
+
+def reveal_others(html: str, standins: dict[int, str]) -> str:
+    """Write out what has no stand-in, were there more kinds of it than stand-ins."""
+    known = set(standins.values())
+    return "".join(c if c in known or not hidden(c) else reveal(c) for c in html)
+
+
+def lines_of(source: bytes) -> list[str]:
+    """A file's visible lines; the last one says so where its newline is missing."""
+    lines = text_of(source).split("\n")
+    if lines[-1]:
+        lines[-1] += NO_NEWLINE
+        return lines
+    return lines[:-1]
 
 
 def compare(old: bytes, new: bytes, *, context: int = 3) -> FileDiff:
     """The differences, with `context` lines around each; `WHOLE` shows the file."""
-    before, after = text_of(old), text_of(new)
-    old_html, new_html = colour(before), colour(after)
-    patch = "\n".join(
-        difflib.unified_diff(
-            before.split("\n")[:MAX_LINES], after.split("\n")[:MAX_LINES], "a", "b",
-            n=context, lineterm="",
-        )
-    )  # fmt: skip
+    before, after = lines_of(old)[:MAX_LINES], lines_of(new)[:MAX_LINES]
+    old_html, new_html = colour(old), colour(new)
+    patch = "\n".join(difflib.unified_diff(before, after, "a", "b", n=context, lineterm=""))
     if not patch:
-        return FileDiff(
-            rows=_whole(after, new_html) if context == WHOLE else (), added=0, removed=0
-        )
+        same = _whole(len(after), new_html) if context == WHOLE else ()
+        return FileDiff(rows=same + _cut(new), added=0, removed=0)
     (file,) = PatchSet(patch)
     hunks: list[list[Row]] = []
     for hunk in file:
@@ -97,7 +121,7 @@ def compare(old: bytes, new: bytes, *, context: int = 3) -> FileDiff:
                 )
             rows.append(row)
         hunks.append(rows)
-    return FileDiff(rows=_joined(hunks), added=file.added, removed=file.removed)
+    return FileDiff(rows=_joined(hunks) + _cut(new), added=file.added, removed=file.removed)
 
 
 def _joined(hunks: list[list[Row]]) -> tuple[Row, ...]:
@@ -111,10 +135,15 @@ def _joined(hunks: list[list[Row]]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _whole(text: str, html: list[SafeString]) -> tuple[Row, ...]:
-    count = len(text.removesuffix("\n").split("\n"))
+def _whole(count: int, html: list[SafeString]) -> tuple[Row, ...]:
     return tuple(Row(kind="same", old=n, new=n, html=_at(html, n)) for n in range(1, count + 1))
 
 
-def _at(lines: list[SafeString], number: int) -> SafeString | str:
-    return lines[number - 1] if number <= len(lines) else ""
+def _cut(new: bytes) -> tuple[Row, ...]:
+    """Says so where a file is too long to be shown: nobody approves what was not shown."""
+    more = len(lines_of(new)) - MAX_LINES
+    return (Row(kind="gap", html=f"{more} FURTHER LINES ARE NOT SHOWN"),) if more > 0 else ()
+
+
+def _at(lines: list[SafeString], number: int | None) -> SafeString | str:
+    return lines[number - 1] if number and number <= len(lines) else ""

@@ -47,8 +47,12 @@ def reveal(text: str) -> str:
 
 def mark(html: str) -> SafeString:
     """Escaped HTML with the written-out characters marked. `html` must be safe already."""
-    marked = _MARKED.sub(r'<mark class="unseen" title="hidden character">\1</mark>', html)
-    return mark_safe(marked)  # noqa: S308
+    return mark_safe(_MARKED.sub(lambda found: label(found[1]), html))  # noqa: S308
+
+
+def label(name: str) -> str:
+    """What stands for a hidden character, as HTML."""
+    return f'<mark class="unseen" title="hidden character">{name}</mark>'
 
 
 def plain(text: object) -> SafeString:
@@ -62,7 +66,8 @@ def render(text: str) -> SafeString:
     for token in tokens:
         if token.type in {"heading_open", "heading_close"}:
             token.tag = "h6"
-    html = _markdown.renderer.render(tokens, _markdown.options, {})
+    # Once more: an entity such as `&#x202e;` is a hidden character only now.
+    html = reveal(_markdown.renderer.render(tokens, _markdown.options, {}))
     return mark(nh3.clean(html, tags=TAGS, attributes={}, link_rel=None))
 
 

@@ -31,10 +31,6 @@ stopping = threading.Event()
 """Set by the worker when it is asked to stop: a look under way is given back."""
 
 
-class Stopped(Exception):
-    """The worker stops; the look is queued again."""
-
-
 @task()
 def look(screening_id: int) -> str:
     """Screen one proposal's commit; says in a word what came of it."""
@@ -50,7 +46,8 @@ def look(screening_id: int) -> str:
             cancelled=lambda: _cancelled(screening_id),
         )
         if stopping.is_set():
-            raise Stopped("the worker was stopped")
+            words = "the worker was stopped"
+            return screenings.could_not_look(screening_id, words, given_back=True).outcome
         if _cancelled(screening_id):
             return "cancelled"
         return screenings.finish(screening_id, report).outcome

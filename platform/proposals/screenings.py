@@ -120,8 +120,11 @@ def finish(screening_id: int, report: Report) -> Screening:
     return screening
 
 
-def could_not_look(screening_id: int, message: str) -> Screening:
-    """The engine, git or the worker failed: nothing is said about the draft."""
+def could_not_look(screening_id: int, message: str, *, given_back: bool = False) -> Screening:
+    """The engine, git or the worker failed: nothing is said about the draft.
+
+    `given_back`: the worker was told to stop; that attempt does not count.
+    """
     proposal_id = _proposal_of(screening_id)
     with act(actor=SYSTEM, tried="could_not_look", subject=f"proposal:{proposal_id}") as ledger:
         proposal, screening = _running(proposal_id, screening_id)
@@ -130,6 +133,8 @@ def could_not_look(screening_id: int, message: str) -> Screening:
         screening.policy_digest = version.digest
         screening.progress = message[:300]
         screening.finished_at = timezone.now()
+        if given_back:
+            screening.attempt -= 1
         _close(ledger, proposal, screening, policy, message)
     return screening
 

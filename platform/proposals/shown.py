@@ -11,15 +11,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+from django.contrib.sessions.backends.base import SessionBase
 
 KEY = "opened"
 MAX_PROPOSALS = 40
-
-
-class _Session(Protocol):
-    def get(self, key: str, default: Any = None) -> Any: ...
-    def __setitem__(self, key: str, value: Any) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +41,12 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(value).hexdigest()
 
 
-def opened(session: _Session, proposal_id: int) -> dict[str, str]:
+def opened(session: SessionBase, proposal_id: int) -> dict[str, str]:
     """Key -> digest of everything that was opened."""
     return dict(session.get(KEY, {}).get(str(proposal_id), {}))
 
 
-def record(session: _Session, proposal_id: int, item: Item) -> None:
+def record(session: SessionBase, proposal_id: int, item: Item) -> None:
     """Remember that `item` was opened; only the newest proposals are kept."""
     everything = dict(session.get(KEY, {}))
     mine = everything.pop(str(proposal_id), {})

@@ -7,6 +7,7 @@ whether it may, so that what must wait does not fill the log with denials.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from audit import checkpoints
 from audit.actors import SYSTEM
@@ -31,7 +32,7 @@ def activate_approved() -> int:
         busy = proposal.target.activations.filter(state=Activation.State.ACTIVATING).exists()
         stopped = Stop.objects.filter(target=proposal.target, released_at__isnull=True).exists()
         if not busy and not stopped:
-            done += _try(lambda pk=proposal.pk: lifecycle.activate(proposal_id=pk, actor=SYSTEM))
+            done += _try(partial(lifecycle.activate, proposal_id=proposal.pk, actor=SYSTEM))
     return done
 
 
@@ -42,7 +43,7 @@ def expire() -> int:
     for pk in Proposal.objects.filter(state__in=undecided, expires_at__lte=now).values_list(
         "pk", flat=True
     ):
-        done += _try(lambda pk=pk: lifecycle.expire(proposal_id=pk))
+        done += _try(partial(lifecycle.expire, proposal_id=pk))
     old = Review.objects.filter(
         standing=Review.Standing.VALID,
         decision=Review.Decision.APPROVE,
@@ -50,7 +51,7 @@ def expire() -> int:
         proposal__state__in=(State.PASSED, State.APPROVED),
     )
     for pk in set(old.values_list("proposal", flat=True)):
-        done += _try(lambda pk=pk: lifecycle.void(proposal_id=pk, reason="an approval expired"))
+        done += _try(partial(lifecycle.void, proposal_id=pk, reason="an approval expired"))
     return done
 
 
@@ -65,9 +66,7 @@ def rescreen_stale() -> int:
         if moved := lifecycle.drift(proposal, policy, version.digest):
             words = "; ".join(moved)
             again = _try(
-                lambda pk=proposal.pk, words=words: lifecycle.rescreen(
-                    proposal_id=pk, actor=SYSTEM, reason=words
-                )
+                partial(lifecycle.rescreen, proposal_id=proposal.pk, actor=SYSTEM, reason=words)
             )
             done += again
             if not again:

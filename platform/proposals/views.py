@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET, require_POST
 from runs.display import attribution_rows
 from runs.models import Target, Trial
 
-from proposals import casefile, desk, lifecycle, people, shown, standing
+from proposals import branches, casefile, desk, lifecycle, people, shown, standing
 from proposals.models import Proposal, Screening
 from proposals.states import TRANSITIONS, State, Verb
 from proposals.templatetags.show import WORDS
@@ -110,12 +110,15 @@ def case(
     seen = shown.opened(request.session, subject.pk)
     items = casefile.items_of(files, checks)
     reviews = list(subject.reviews.select_related("reviewer"))
-    approvals = len(desk.valid_approvals(reviews))
+    approvals = len(desk.counted_approvals(reviews))
     context = {
         "proposal": subject,
         "screening": screening,
         "steps": casefile.steps(subject),
         "reason_tone": "bad" if subject.state in {"failed", "refused", "rolled_back"} else "warn",
+        "state_reason": ""
+        if subject.state in {"passed", "approved", "live"}
+        else subject.state_reason,
         "headline": casefile.headline(subject, screening, approvals),
         "diagnosis": sorted(subject.diagnosis.items()),
         "files": files,
@@ -160,15 +163,24 @@ def _rights(person: User, subject: Proposal) -> dict[str, Any]:
     state, force = State(subject.state), standing.in_force()
     decidable = state is State.PASSED
     reviewer = force.policy is not None and people.is_reviewer(person, force.policy)
+    cannot = _cannot(person, subject) if decidable else []
     words = f"Nothing to decide: the proposal is {WORDS.get(state, state).replace('_', ' ')}."
     return {
         "decidable": decidable,
+        "free": not decidable or bool(cannot),
         "not_decidable": words,
-        "cannot": lifecycle.may_approve(person, subject) if decidable else [],
+        "cannot": cannot,
         "may_decide": reviewer and (state, Verb.REJECT) in TRANSITIONS,
         "may_rescreen": reviewer and (state, Verb.RESCREEN) in TRANSITIONS,
         "may_withdraw": subject.requester_id == person.pk and (state, Verb.WITHDRAW) in TRANSITIONS,
     }
+
+
+def _cannot(person: User, subject: Proposal) -> list[str]:
+    try:
+        return lifecycle.may_approve(person, subject)
+    except (lifecycle.Denied, branches.RepositoryError) as error:
+        return [str(error)]
 
 
 def _binding(subject: Proposal, screening: Screening | None) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import YamlLexer
 
 from proposals import standing
-from proposals.modeltext import mark, reveal
 from proposals.models import PolicyVersion
+from proposals.modeltext import mark, reveal
 
 VERSIONS = 50
 

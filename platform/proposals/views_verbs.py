@@ -132,7 +132,7 @@ def _text_of(file: UploadedFile[Any]) -> str:
     if (file.size or 0) > MAX_FILE_BYTES:
         raise DraftError("too_large", f"a file has at most {MAX_FILE_BYTES} bytes")
     try:
-        return file.read().decode("utf-8")
+        return str(file.read(), "utf-8")
     except UnicodeDecodeError as error:
         raise DraftError("not_text", f"{file.name} is not UTF-8: {error.reason}") from error
 

@@ -54,14 +54,19 @@ class StrictParser(Parser):
 
 
 def body_of(request: HttpRequest) -> bytes:
-    """The body, if it is inside the limit; a longer one is not even read."""
-    length = request.headers.get("Content-Length", "")
-    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-        raise DoorError("too_large", f"a body has at most {MAX_BODY_BYTES} bytes")
+    """The body, if it is inside the limit."""
+    check_length(request)
     body = request.body
     if len(body) > MAX_BODY_BYTES:
         raise DoorError("too_large", f"a body has at most {MAX_BODY_BYTES} bytes")
     return body
+
+
+def check_length(request: HttpRequest) -> None:
+    """Refuse a body that says it is too long, or does not say, before it is read."""
+    length = request.headers.get("Content-Length", "")
+    if not length.isdigit() or len(length) > 9 or int(length) > MAX_BODY_BYTES:
+        raise DoorError("too_large", f"a body says its length, at most {MAX_BODY_BYTES} bytes")
 
 
 def _no_constant(name: str) -> None:
@@ -77,10 +82,14 @@ class RunnerToken(HttpBearer):
         try:
             if scheme.lower() != "bearer":
                 raise tokens.BadToken("send `Authorization: Bearer TOKEN`")
-            return tokens.authenticate(token.strip())
+            runner = tokens.authenticate(token.strip())
         except tokens.BadToken as problem:
             audit_failure(request, str(problem), problem.runner)
             raise DoorError("bad_token", str(problem), 401) from problem
+        vars(request)["auth"] = runner  # whose body is refused is known to the handlers
+        if request.method == "POST":
+            check_length(request)
+        return runner
 
     def authenticate(self, request: HttpRequest, token: str) -> Runner:
         """Not reached: `__call__` does it all."""

@@ -118,6 +118,6 @@ def _quantile(a: float, b: float, n: int, m: int) -> float:
     """Student's quantile at Welch's degrees of freedom, rounded down."""
     if a + b == 0:
         return 0.0
-    freedom = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (m - 1))
-    whole = int(freedom)
+    share = a / (a + b)
+    whole = int(1 / (share**2 / (n - 1) + (1 - share) ** 2 / (m - 1)) + 1e-9)
     return _T[max(1, whole) - 1] if whole <= len(_T) else 1.96

@@ -41,13 +41,12 @@ def colours_of(trials: Sequence[Trial]) -> dict[str, int]:
 
 def spans_of(trials: Sequence[Trial]) -> list[Span]:
     """The spans, oldest first."""
-    colours, spans = colours_of(trials), []
+    colours = colours_of(trials)
+    spans: list[Span] = []
     for trial in trials:
         name = trial.mechanism or "baseline"
-        if spans and spans[-1].digest == trial.digest:
-            first = spans.pop().first
-        else:
-            first = trial.number
+        goes_on = bool(spans) and spans[-1].digest == trial.digest
+        first = spans.pop().first if goes_on else trial.number
         spans.append(
             Span(
                 name=name,
@@ -113,7 +112,8 @@ def chart(run: Run, trials: Sequence[Trial]) -> SafeString:
     ticks = [low + (high - low) * step / 4 for step in range(5)]
     grid = format_html_join(
         "",
-        '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" text-anchor="end">{}</text>',
+        '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+        '<text x="{}" y="{}" text-anchor="end">{}</text>',
         ((LEFT, WIDTH - RIGHT, y(t), y(t), LEFT - 6, y(t) + 4, f"{t:.4g}") for t in ticks),
     )
     every = max(1, round((last - first) / 10))
@@ -122,11 +122,19 @@ def chart(run: Run, trials: Sequence[Trial]) -> SafeString:
         '<text x="{}" y="{}" text-anchor="middle">{}</text>',
         ((x(n), HEIGHT - 6, n) for n in range(first, last + 1, every)),
     )
-    label = f"{run.metric} over {len(trials)} trials; best {min(values) if run.minimize else max(values):.4f}"
+    best = min(values) if run.minimize else max(values)
     return format_html(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}{}<path class="best" d="{}"/>{}</svg>',
-        WIDTH, HEIGHT, label, bands, grid, below, _best_path(trials, x, y), _marks(trials, x, y, low),
-    )  # fmt: skip
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">'
+        '{}{}{}<path class="best" d="{}"/>{}</svg>',
+        WIDTH,
+        HEIGHT,
+        f"{run.metric} over {len(trials)} trials; best {best:.4f}",
+        bands,
+        grid,
+        below,
+        _best_path(trials, x, y),
+        _marks(trials, x, y, low),
+    )
 
 
 def _best_path(trials: Sequence[Trial], x: Any, y: Any) -> str:

@@ -30,8 +30,7 @@ def check(draft: Draft) -> CheckResult:
             continue
         is_test = path != draft.mechanism_path
         walk = Walk(path, allowed_for(draft.name) if is_test else allowed_for())
-        walk.visit(tree)
-        findings.extend(walk.findings[:MAX_FINDINGS])
+        findings.extend(walk.run(tree)[:MAX_FINDINGS])
         imported[path] = sorted(walk.imported)
     failed = any(f.severity is Severity.ERROR for f in findings)
     return CheckResult(

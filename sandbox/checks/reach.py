@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def _words(text: str) -> list[str]:
     return text.split()
@@ -90,6 +92,24 @@ HARMLESS_DUNDERS = frozenset(
 HARMLESS_NAMES = frozenset({"__name__", "__doc__", "__debug__", "__all__", "__version__"})
 
 
-def reach_of(module: str) -> str:
-    """What importing `module` would reach for; where unknown, that it is not on the list."""
-    return MODULES.get(module.split(".", maxsplit=1)[0], "anything that is not on the allow list")
+# `os` is many things; what of it was used says which one was meant.
+_OS = {
+    "the environment": "environ environb getenv getenvb putenv unsetenv",
+    PROCESSES: "fork forkpty system popen kill killpg abort _exit nice posix_spawn posix_spawnp "
+    "execl execle execlp execv execve execvp execvpe spawnl spawnv spawnve wait waitpid setsid "
+    "register_at_fork getpid getppid",
+    "the worker's own streams": "read write close closerange dup dup2 fdopen pipe writev sendfile",
+    FILES: "open remove unlink rename replace rmdir mkdir makedirs removedirs "
+    "listdir scandir walk stat lstat chmod chown link symlink truncate path "
+    "memfd_create statvfs access chdir getcwd urandom",
+}
+_OS_NAMES = {name: reach for reach, names in _OS.items() for name in _words(names)}
+
+
+def reach_of(module: str, uses: Iterable[str] = ()) -> str:
+    """What importing `module` would reach for; `uses` are the names that are taken from it."""
+    root = module.split(".", maxsplit=1)[0]
+    known = (
+        sorted({_OS_NAMES[u] for u in uses if u in _OS_NAMES}) if root in ("os", "posix") else []
+    )
+    return " and ".join(known) or MODULES.get(root, "anything that is not on the allow list")

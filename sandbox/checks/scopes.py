@@ -7,7 +7,7 @@ an imported module of that name; a name that one scope both imports and assigns 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
@@ -114,3 +114,29 @@ def _bind_import_from(node: ast.ImportFrom, scope: Scope, modules: frozenset[str
             scope.bind(name, Binding(whole))
         else:
             scope.bind(name, Binding(node.module or ".", alias.name))
+
+
+def outside(node: ast.AST) -> Iterator[ast.AST]:
+    """Parts of a scope's node that are evaluated around it."""
+    if isinstance(node, ast.ClassDef):
+        yield from [*node.decorator_list, *node.bases, *node.keywords]
+    elif isinstance(node, FUNCTIONS):
+        if not isinstance(node, ast.Lambda):
+            yield from node.decorator_list
+            if node.returns:
+                yield node.returns
+        yield from node.args.defaults
+        yield from (d for d in node.args.kw_defaults if d is not None)
+        for argument in ast.walk(node.args):
+            if isinstance(argument, ast.arg) and argument.annotation:
+                yield argument.annotation
+
+
+def inside(node: ast.AST) -> Iterator[ast.AST]:
+    """Parts of a scope's node that are evaluated in it."""
+    if isinstance(node, COMPREHENSIONS):
+        yield from ast.iter_child_nodes(node)
+    elif isinstance(node, ast.Lambda):
+        yield node.body
+    else:
+        yield from getattr(node, "body", [])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 
 from sandbox.checks.reach import (
     ATTRIBUTES,
@@ -20,7 +21,16 @@ from sandbox.checks.reach import (
     MODULES,
     reach_of,
 )
-from sandbox.checks.scopes import COMPREHENSIONS, FUNCTIONS, Binding, Scope, resolve, scope_of
+from sandbox.checks.scopes import (
+    COMPREHENSIONS,
+    FUNCTIONS,
+    Binding,
+    Scope,
+    inside,
+    outside,
+    resolve,
+    scope_of,
+)
 from sandbox.report import Finding, Severity
 
 Table = Mapping[str, frozenset[str] | None]
@@ -54,6 +64,22 @@ class Walk(ast.NodeVisitor):
         parents = {m.rsplit(".", 1)[0] for m in table if "." in m}
         self._modules = frozenset(table) | parents
         self._scopes: list[Scope] = []
+        self._refused: list[tuple[ast.AST, str]] = []
+        self._uses: defaultdict[str, set[str]] = defaultdict(set)
+
+    def run(self, tree: ast.Module) -> list[Finding]:
+        """The findings for a file, by line."""
+        self.visit(tree)
+        for node, module in self._refused:
+            uses = sorted(self._uses[module])[:6]
+            used = f" and uses {', '.join(uses)}" if uses else ""
+            self._say(
+                node,
+                "import-not-allowed",
+                f"imports {module}{used}: a mechanism may not reach {reach_of(module, uses)}",
+                WHY_IMPORT,
+            )
+        return sorted(self.findings, key=lambda f: f.line)
 
     def _say(
         self, node: ast.AST, rule: str, message: str, why: str, severity: Severity = Severity.ERROR
@@ -76,11 +102,11 @@ class Walk(ast.NodeVisitor):
     def visit(self, node: ast.AST) -> None:
         """Dispatch, with a scope pushed for whatever opens one."""
         if isinstance(node, (ast.Module, ast.ClassDef, *FUNCTIONS, *COMPREHENSIONS)):
-            for outside in _outside(node):
-                self.visit(outside)
+            for part in outside(node):
+                self.visit(part)
             self._scopes.append(scope_of(node, self._modules))
-            for inside in _inside(node):
-                self.visit(inside)
+            for part in inside(node):
+                self.visit(part)
             self._scopes.pop()
         else:
             super().visit(node)
@@ -104,6 +130,7 @@ class Walk(ast.NodeVisitor):
         self.imported.add(module)
         if module not in self._modules:
             self._refuse_module(node, module)
+            self._uses[module] |= {alias.name for alias in node.names}
             return
         for alias in node.names:
             if alias.name == "*":
@@ -121,12 +148,7 @@ class Walk(ast.NodeVisitor):
                 self._member(node, module, alias.name)
 
     def _refuse_module(self, node: ast.AST, module: str) -> None:
-        self._say(
-            node,
-            "import-not-allowed",
-            f"imports {module}: a mechanism may not reach {reach_of(module)}",
-            WHY_IMPORT,
-        )
+        self._refused.append((node, module))
 
     def _member(self, node: ast.AST, module: str, name: str) -> None:
         names = self._table.get(module, frozenset())
@@ -204,6 +226,8 @@ class Walk(ast.NodeVisitor):
             self.visit(inner)
 
     def _module_chain(self, node: ast.Attribute, module: str, parts: list[str]) -> None:
+        if module not in self._modules:
+            self._uses[module].add(parts[0])
         for index, part in enumerate(parts):
             if f"{module}.{part}" in self._modules:
                 module = f"{module}.{part}"
@@ -330,32 +354,6 @@ class Walk(ast.NodeVisitor):
                 f"{INTERNALS}",
                 WHY_EVASION,
             )
-
-
-def _outside(node: ast.AST) -> Iterator[ast.AST]:
-    """Parts of a scope's node that are evaluated around it."""
-    if isinstance(node, ast.ClassDef):
-        yield from [*node.decorator_list, *node.bases, *node.keywords]
-    elif isinstance(node, FUNCTIONS):
-        if not isinstance(node, ast.Lambda):
-            yield from node.decorator_list
-            if node.returns:
-                yield node.returns
-        yield from node.args.defaults
-        yield from (d for d in node.args.kw_defaults if d is not None)
-        for argument in ast.walk(node.args):
-            if isinstance(argument, ast.arg) and argument.annotation:
-                yield argument.annotation
-
-
-def _inside(node: ast.AST) -> Iterator[ast.AST]:
-    """Parts of a scope's node that are evaluated in it."""
-    if isinstance(node, COMPREHENSIONS):
-        yield from ast.iter_child_nodes(node)
-    elif isinstance(node, ast.Lambda):
-        yield node.body
-    else:
-        yield from getattr(node, "body", [])
 
 
 def _chain(node: ast.expr) -> tuple[ast.expr, list[str]]:

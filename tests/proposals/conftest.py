@@ -26,10 +26,10 @@ from proposals import branches, lifecycle, screenings
 from proposals.acts import Denied
 from proposals.models import Activation, Proposal, Screening
 from runs import tokens
-from runs.models import Run, Runner, Target, Trial
+from runs.models import Run, Target, Trial
 
 from runner.protocol import DraftSubmission, Round
-from sandbox.report import CheckResult, Draft, Finding, Outcome, Report, Severity, digest_of
+from sandbox.report import CheckResult, Draft, Finding, Outcome, Report, Severity
 
 IMAGE = "sha256:" + "5a" * 32
 CHECKS = (
@@ -352,5 +352,5 @@ def world(db: None, place: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def sha() -> Any:
-    return digest_of
+def make_world() -> type[World]:
+    return World

@@ -1,4 +1,4 @@
-"""Who may approve what: four eyes, binding, quorum, informed review, expiry; each refusal logged."""
+"""Who may approve what: four eyes, binding, quorum, informed review, expiry; all on the log."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def test_a_claim_to_be_an_operator_counts_for_nothing(world: Any) -> None:
 
 def test_the_requester_may_not_approve(world: Any, refused: Any) -> None:
     files = {path: text.encode() for path, text in world.files("mine").items()}
-    proposal = lifecycle.upload(person=world["rosa"], target=world.target, files=files, title="Mine")
+    proposal = lifecycle.upload(
+        person=world["rosa"], target=world.target, files=files, title="Mine"
+    )
     world.screen(proposal)
     assert lifecycle.may_approve(world["rosa"], proposal)
     assert lifecycle.may_approve(world["ada"], proposal) == []
@@ -114,7 +116,9 @@ def test_approve_needs_everything_opened_as_it_is_now(world: Any, refused: Any) 
     assert set(required) == expected
     for missing in required:
         with refused("not_shown"):
-            world.approve(proposal, "ada", shown={k: v for k, v in required.items() if k != missing})
+            world.approve(
+                proposal, "ada", shown={k: v for k, v in required.items() if k != missing}
+            )
         with refused("not_shown"):
             world.approve(proposal, "ada", shown={**required, missing: "0" * 64})
     world.approve(proposal, "ada")

@@ -11,6 +11,7 @@ from django.db import connection
 from proposals import autonomy, canary, lifecycle, sweeps
 from proposals.models import Activation, Stop
 
+from runner.protocol import Observed
 from sandbox.report import Finding, Severity
 
 
@@ -210,6 +211,28 @@ def test_a_good_one_is_kept(world: Any) -> None:
     assert (canary_of(world)[0], proposal.state) == ("keep", "live")
     assert "sigma (95 %" in proposal.activations.get().canary["gain"]
     assert canary.judge_canaries() == 0
+
+
+def test_what_was_kept_is_still_taken_back_when_it_breaks(world: Any) -> None:
+    world.trials([1.0, 1.1, 0.9, 1.05])
+    world.live()
+    world.trials([0.9, 0.8, 0.85, 0.9, 0.8, 0.9, 0.85, 0.9], best=0.8, proposals_changed=1)
+    canary.judge_canaries()
+    assert canary_of(world)[0] == "keep"
+    world.trials([0.9], best=0.8, raised=1, proposals_changed=1)
+    assert canary.judge_canaries() == 1
+    assert (canary_of(world)[0], "raised" in canary_of(world)[1][0]) == ("take_back", True)
+
+
+def test_what_its_runner_gave_up_is_taken_back_without_a_trial(world: Any) -> None:
+    proposal = world.live()
+    live = proposal.activations.get()
+    given_up = Observed(version=live.version, state="refused", digest="", reason="it hangs")
+    lifecycle.observe(runner=world.runner, observed=given_up)
+    assert canary.judge_canaries() == 1
+    assert "gave it up: it hangs" in canary_of(world)[1][0]
+    proposal.refresh_from_db()
+    assert proposal.state == "rolled_back"
 
 
 def test_what_the_policy_approved_and_had_to_go_stops_autonomy(world: Any) -> None:

@@ -106,6 +106,13 @@ REACHES = [
     ("import http.client as h", "import-not-allowed", "the network"),
     ("from os import environ", "import-not-allowed", "the environment"),
     ("import os.path", "import-not-allowed", "the environment"),
+    (
+        "import os as o\no.fork()",
+        "import-not-allowed",
+        "uses fork: a mechanism may not reach processes",
+    ),
+    ("import os\nos.environ\nos.remove('x')", "import-not-allowed", "files and the environment"),
+    ("import os", "import-not-allowed", "environment, files and processes"),
     ("import subprocess", "import-not-allowed", "processes"),
     ("import ctypes", "import-not-allowed", "native code"),
     ("import sys", "import-not-allowed", "interpreter"),
@@ -293,7 +300,10 @@ def test_bandit_finds_and_ignores_nosec() -> None:
 
 
 def test_bandit_leaves_search_code_alone() -> None:
-    source = "import random\nx = random.Random(1).random()\nr = f'update {x} then set {x}'\n"
+    source = (
+        "import hashlib, random\nx = random.Random(1).random()\n"
+        "r = f'update {x} then set {x}'\ny = hashlib.md5(b'key').hexdigest()\n"
+    )
     result = bandit.check(draft(source, "def test_a():\n    assert 1\n"))
     assert (result.outcome, result.findings) == (Outcome.PASSED, ())
 

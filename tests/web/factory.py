@@ -1,6 +1,6 @@
 """A full story in the database, told by the real verbs: what the pages are looked at with.
 
-Only the reports are made up (the sandbox is tested elsewhere); git, policy, log and states are real.
+Only the reports are made up (the sandbox is tested elsewhere); git, policy, log, states are real.
 As a program it fills the database that ESCAPEMENT_VAR names: `python tests/web/factory.py`.
 """
 
@@ -12,7 +12,6 @@ import sys
 import uuid
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
@@ -30,12 +29,19 @@ from django.utils import timezone  # noqa: E402
 from proposals import branches, lifecycle, screenings, shown  # noqa: E402
 from proposals.models import Activation, Proposal, Screening  # noqa: E402
 from runs.models import Run, Runner, Target, Trial  # noqa: E402
+from web_drafts import (  # noqa: E402
+    FORGERY,
+    HOSTILE,
+    WARNING,
+    new_code,
+    report,
+    variation,
+)
 
 from runner.protocol import DraftSubmission, Round  # noqa: E402
-from sandbox.report import CheckResult, Finding, Outcome, Report, Severity  # noqa: E402
+from sandbox.report import Finding  # noqa: E402
 
 PASSWORD = "correct horse battery staple"
-IMAGE = "sha256:" + "5a" * 32
 PEOPLE = {
     "ada": "reviewer",
     "grace": "reviewer",
@@ -44,17 +50,6 @@ PEOPLE = {
     "mary": "policy_owner",
     "eve": "",
 }
-CHECKS = (
-    *("draft", "characters", "imports", "bandit", "dependencies", "secrets", "complexity"),
-    *("import", "contract", "unit_tests", "replay"),
-)
-HOSTILE = (
-    "# PASSED: approved by Escapement\n\n"
-    "<div class='verdict good'><h2>Verdict: approved, quorum met</h2></div>\n"
-    "<script>window.pwned = 1</script><img src=x onerror='window.pwned=1'>\n\n"
-    "[click me](javascript:alert(1)) ![x](http://127.0.0.1:1/leak.png)\n\n"
-    "Access \u202egranted\u202c, zero\u200bwidth, <style>body{display:none}</style>\n"
-)
 
 
 def people() -> dict[str, User]:
@@ -147,7 +142,7 @@ def trials(run: Run, count: int, *, seed: int = 1) -> None:
         Trial.objects.create(
             run=run,
             number=number,
-            config={n: 1 for n in names},
+            config=dict.fromkeys(names, 1),
             changes={} if number == 0 else {chance.choice(names): round(chance.uniform(0, 1), 3)},
             reason="baseline" if number == 0 else "the prior raises it once more",
             metric=metric,
@@ -166,57 +161,11 @@ def trials(run: Run, count: int, *, seed: int = 1) -> None:
     run.save()
 
 
-def variation(operator: str, name: str, **constants: object) -> dict[str, str]:
-    """An approved operator with other parameters: low risk."""
-    library = branches.living().library(branches.living().head())
-    source = library[operator].source.decode().replace(f'name = "{operator}"', f'name = "{name}"')
-    lines = []
-    for line in source.split("\n"):
-        key = line.split(" = ")[0]
-        lines.append(f"{key} = {constants[key]}" if key in constants else line)
-    test = library[operator].test.decode().replace(f"mechanisms.{operator}", f"mechanisms.{name}")
-    return {f"mechanisms/{name}.py": "\n".join(lines), f"tests/test_{name}.py": test}
-
-
-def new_code(name: str) -> dict[str, str]:
-    """New code: high risk."""
-    source = f'''"""Cool down: accept a slightly worse trial early on, so that the search can leave a habit."""
-
-from sandbox.mechanism import Mechanism, Trial, View
-
-SLACK = 0.02  # how much worse the first trials may be
-HALF_LIFE = 8  # trials
-
-
-class CoolDown(Mechanism):
-    """Annealed acceptance."""
-
-    name = "{name}"
-
-    def accept(self, trial: Trial, view: View) -> bool:
-        """Better than the best, or not much worse while it is early."""
-        if trial.metric is None or view.best.metric is None:
-            return trial.metric is not None
-        slack = SLACK * 0.5 ** (len(view.trace) / HALF_LIFE)
-        sign = 1 if view.minimize else -1
-        return sign * trial.metric < sign * view.best.metric + slack
-'''
-    test = f'''"""Tests of {name}."""
-
-from mechanisms.{name} import CoolDown
-
-
-def test_it_is_a_mechanism() -> None:
-    assert CoolDown().name == "{name}"
-'''
-    return {f"mechanisms/{name}.py": source, f"tests/test_{name}.py": test}
-
-
 def submit(
-    runner: Runner, run: Run, files: dict[str, str], title: str, summary: str, operator: str = ""
+    run: Run, files: dict[str, str], title: str, summary: str, operator: str = ""
 ) -> Proposal:
     """A draft through the real door."""
-    target = Target.objects.get(pk=runner.target_id)
+    runner, target = run.runner, Target.objects.get(pk=run.target_id)
     asked = "You improve the search. Here are the live mechanism, the interface and the trace ..."
     answers = {
         "explore": "## Where it is stuck\n\n- **9 discards in a row**, all on `TOTAL_BATCH_SIZE`\n"
@@ -254,58 +203,6 @@ def submit(
     return lifecycle.submit(runner=runner, submission=submission)
 
 
-def replay_detail(seed: int, steps: int = 34) -> dict[str, Any]:
-    """What the replay check tells."""
-    chance = random.Random(seed)
-    traces = []
-    for name, source in (("discards", "recorded by the gpt task"), ("failures", "analytic")):
-        rows = []
-        for step in range(1, steps + 1):
-            null = {"changes": {"TOTAL_BATCH_SIZE": 2**18}, "accept": False}
-            own: dict[str, Any] = {**null, "reason": ""}
-            if chance.random() < 0.2:
-                own = {"changes": {"WEIGHT_DECAY": 0.1}, "accept": step % 3 == 0,
-                       "reason": "TOTAL_BATCH_SIZE up is tabu for 4 more trials"}  # fmt: skip
-            same = own["changes"] == null["changes"] and own["accept"] == null["accept"]
-            rows.append({"step": step, "null": null, "mechanism": own, "changed": not same})
-        changed = sum(r["changed"] for r in rows)
-        traces.append({"name": name, "source": source, "steps": steps, "rows": rows,
-                       "calls": {"propose_calls": steps}, "decisions_changed": changed,
-                       "repeats_avoided": 3, "outside": 0})  # fmt: skip
-    total = sum(t["decisions_changed"] for t in traces)
-    accepts = sum(
-        r["null"]["accept"] != r["mechanism"]["accept"] for t in traces for r in t["rows"]
-    )
-    totals = {"steps": 2 * steps, "decisions_changed": total, "proposals_changed": total,
-              "acceptances_changed": accepts, "repeats_avoided": 6, "outside": 0,
-              "calls": {"propose_calls": 2 * steps}}  # fmt: skip
-    return {"traces": traces, "totals": totals}
-
-
-def report(proposal: Proposal, *findings: Finding) -> Report:
-    """A report as the sandbox would give it."""
-    failed = {f.check for f in findings if f.severity is Severity.ERROR}
-    checks = []
-    for name in CHECKS:
-        own = tuple(f for f in findings if f.check == name)
-        outcome = Outcome.FAILED if name in failed else Outcome.PASSED
-        if failed and name in {"import", "contract", "unit_tests", "replay"}:
-            outcome = Outcome.SKIPPED
-        detail = replay_detail(proposal.pk) if name == "replay" and not failed else {}
-        checks.append(
-            CheckResult(name=name, outcome=outcome, findings=own, seconds=0.4, detail=detail)
-        )
-    return Report(
-        mechanism=proposal.name,
-        digest=proposal.digest,
-        checks=tuple(checks),
-        image_id=IMAGE,
-        posture={"backend": "docker", "network": "none"},
-        versions={"python": "3.11.2"},
-        seconds=6.4,
-    )
-
-
 def screen(proposal: Proposal, *findings: Finding) -> Proposal:
     """Finish its screening with these findings."""
     queued = proposal.screenings.get(phase=Screening.Phase.QUEUED)
@@ -327,32 +224,13 @@ def approve(proposal: Proposal, person: User, reason: str) -> None:
     )
 
 
-WARNING = Finding(
-    check="bandit",
-    rule="B101",
-    severity=Severity.WARNING,
-    message="Use of assert in code that is not a test",
-    path="mechanisms/tabu_wide.py",
-    line=28,
-    why="Asserts vanish under -O; a rule that matters must be an if.",
-)
-FORGERY = Finding(
-    check="imports",
-    rule="import-not-allowed",
-    severity=Severity.ERROR,
-    message="imports socket",
-    path="mechanisms/phone_home.py",
-    line=3,
-    why="A mechanism needs no network; what it could reach from here is the whole point of the sandbox.",
-)
-
-
 def story() -> dict[str, Proposal]:
     """Everything that the pages can show."""
     _target, runner, run, known = world()
     trials(run, 9)
     told = {}
-    live = submit(runner, run, variation("tabu", "tabu_long", TENURE=9), "Tabu with a longer tenure",
+    longer = variation("tabu", "tabu_long", TENURE=9)
+    live = submit(run, longer, "Tabu with a longer tenure",
                   "Keeps failed moves away for *nine* trials, because the streak is nine long.",
                   operator="tabu")  # fmt: skip
     screen(live)
@@ -362,7 +240,7 @@ def story() -> dict[str, Proposal]:
     trials(run, 13, seed=2)
     told["live"] = live
 
-    refused = submit(runner, run, variation("restart", "restart_soon"), "Restart sooner",
+    refused = submit(run, variation("restart", "restart_soon"), "Restart sooner",
                      "Starts again after six.", operator="restart")  # fmt: skip
     screen(refused)
     approve(refused, known["grace"], "Small and clear.")
@@ -377,7 +255,7 @@ def story() -> dict[str, Proposal]:
     trials(run, 12, seed=3)
     told["refused"] = refused
 
-    failed = submit(runner, run, {
+    failed = submit(run, {
         "mechanisms/phone_home.py": new_code("phone_home")["mechanisms/phone_home.py"].replace(
             "from sandbox", "import socket\n\nfrom sandbox", 1
         ),
@@ -385,22 +263,20 @@ def story() -> dict[str, Proposal]:
     }, "Ask a better server", HOSTILE)  # fmt: skip
     told["failed"] = screen(failed, FORGERY)
 
-    rejected = submit(runner, run, new_code("cool_fast"), "Cool down fast", "Accepts worse trials.")
+    rejected = submit(run, new_code("cool_fast"), "Cool down fast", "Accepts worse trials.")
     screen(rejected)
     lifecycle.reject(
         proposal_id=rejected.pk, person=known["grace"], reason="Eight trials are too few to tell."
     )
     told["rejected"] = rejected
 
-    low = submit(runner, run, variation("tabu", "tabu_wide", TENURE=12, MAX_ASKS=2),
+    low = submit(run, variation("tabu", "tabu_wide", TENURE=12, MAX_ASKS=2),
                  "Wider tabu list", "Twelve moves, **two** asks.", operator="tabu")  # fmt: skip
     told["low"] = screen(low, WARNING)
-    high = submit(
-        runner, run, new_code("cool_down"), "Accept slightly worse trials early on", HOSTILE
-    )
+    high = submit(run, new_code("cool_down"), "Accept slightly worse trials early on", HOSTILE)
     told["high"] = screen(high)
     approve(high, known["grace"], "The slack halves every eight trials; I checked both directions.")
-    running = submit(runner, run, new_code("cool_slow"), "Cool down slowly", "Longer half-life.")
+    running = submit(run, new_code("cool_slow"), "Cool down slowly", "Longer half-life.")
     queued = running.screenings.get(phase=Screening.Phase.QUEUED)
     screenings.claim(queued.pk)
     screenings.progress(queued.pk, "contract: 14 of 40 cases")

@@ -31,7 +31,6 @@ from proposals.demo.person import Person, Refused
 from sandbox.screen import STATIC
 
 ROLES = ("approved", "rejected", "failed", "rolled_back", "autonomous")
-VERIFY_SECONDS = 120
 COMMAND_SECONDS = 120
 RUNNER = ("--trials", "400", "--budget-seconds", "1.5", "--level2-every", "1", "--seed", "1")
 # For the length of the story a rollback is a person's act: the canary never judges that early.
@@ -198,27 +197,43 @@ def problems(summary: dict[str, Any]) -> list[str]:
         found.append("one proposal played two parts")
     for role in ("approved", "rolled_back", "autonomous"):
         found += [f"{role}: {problem}" for problem in _went_live(cast[role])]
+        by_policy = [by.startswith("policy:") for by in cast[role]["approved_by"]]
+        if any(by_policy) != (role == "autonomous") or len(set(by_policy)) > 1:
+            found.append(f"{role}: approved by {cast[role]['approved_by']}")
     for role in ("rejected", "failed"):
-        if cast[role]["digest_approved"] or cast[role]["digest_attested"] or cast[role]["trials"]:
-            found.append(f"{role}: it ran, or was approved")
-        if cast[role]["state"] != role:
-            found.append(f"{role}: its state is {cast[role]['state']}")
-    static = set(STATIC)
-    if not set(cast["failed"]["failed_checks"]) - static:
+        found += [f"{role}: {problem}" for problem in _never_ran(cast[role])]
+    found += [
+        f"{role}: its state is {cast[role]['state']}"
+        for role in ("rejected", "failed", "rolled_back")
+        if cast[role]["state"] != role
+    ]
+    if not set(cast["failed"]["failed_checks"]) - set(STATIC):
         found.append(f"failed: not in the sandbox, but in {cast['failed']['failed_checks']}")
-    if cast["rolled_back"]["state"] != "rolled_back":
-        found.append(f"rolled_back: its state is {cast['rolled_back']['state']}")
-    if not all(by.startswith("policy:") for by in cast["autonomous"]["approved_by"]):
-        found.append("autonomous: a person approved it")
-    for role in ("approved", "rolled_back"):
-        if any(by.startswith("policy:") for by in cast[role]["approved_by"]):
-            found.append(f"{role}: the policy approved it")
     found += [f"{role}: no audit entry" for role in ROLES if not cast[role]["audit"]]
+    return found + _around(summary)
+
+
+def _around(summary: dict[str, Any]) -> list[str]:
+    """What is wrong beside the proposals."""
+    found = []
+    if not any(fact["decisions_changed"] for fact in summary["proposals"].values()):
+        found.append("no decision was changed: what ran was the null mechanism by another name")
+    if len(summary["refusals"]) < 2:
+        found.append("an approval that must not count was not tried, or not refused")
     kinds = {swap["kind"] for swap in summary["swaps"] if swap["ok"]}
     if not {"approval", "policy", "rollback"} <= kinds:
         found.append(f"trials after the swap carried their digest only for {sorted(kinds)}")
     crashed = [name for name, count in summary["crashes"].items() if count]
-    found += [f"{name} crashed on the way" for name in crashed]
+    return found + [f"{name} crashed on the way" for name in crashed]
+
+
+def _never_ran(fact: dict[str, Any]) -> list[str]:
+    """What is wrong with a proposal that nobody approved."""
+    found = []
+    if fact["digest_approved"] or fact["approved_by"]:
+        found.append("it was approved")
+    if fact["digest_attested"] or fact["trials"]:
+        found.append("it ran")
     return found
 
 

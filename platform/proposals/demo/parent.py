@@ -43,7 +43,7 @@ def run(port: int) -> int:
     except stage.StageError as error:
         console.error(str(error))
         return 1
-    options = ("--trials", "400", "--budget-seconds", "4", "--level2-every", "2")
+    options = ("--trials", "400", "--budget-seconds", "4", "--level2-every", "4")
     web = stage.web(console, port)
     runner = stage.runner(console, credentials, settings.VAR / "runs" / "demo", options)
     family = Family([runner, stage.worker(console), web], console)

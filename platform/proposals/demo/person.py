@@ -104,26 +104,35 @@ class Person:
     def approve(self, proposal: int, reason: str) -> None:
         """Open every changed file and finding, then approve what the page binds to."""
         path = f"/proposals/{proposal}/"
-        opened = 0
-        for form in self._forms(path):
-            if form.action == f"{path}opened":
-                self._done(self._post(form.action, form.fields))
-                opened += 1
-        if not opened:
+        items = self.to_open(proposal)
+        if not items:
             raise Refused(200, f"{path} shows nothing to open: no informed review is possible")
+        self._open(proposal, items)
         form = self._form(path, f"{path}approve")
         fields = {**form.fields, "reason": reason, "password": self._password}
         self._done(self._post(form.action, fields))
 
-    def approve_again(self, proposal: int, binding_digest: str) -> None:
-        """Send an approval that no page offers: what a script with a stolen form would do."""
+    def to_open(self, proposal: int) -> list[dict[str, str]]:
+        """What the page asks to open: the changed files and the findings."""
+        path = f"/proposals/{proposal}/"
+        return [form.fields for form in self._forms(path) if form.action == f"{path}opened"]
+
+    def forge_approval(
+        self, proposal: int, binding_digest: str, items: list[dict[str, str]]
+    ) -> None:
+        """Send an approval that no page offers this person, made from what another page showed."""
+        self._open(proposal, items)
+        path = f"/proposals/{proposal}/"
+        fields = {"binding_digest": binding_digest, "reason": "again", "password": self._password}
+        self._done(
+            self._post(f"{path}approve", {**fields, "csrfmiddlewaretoken": self._token(path)})
+        )
+
+    def _open(self, proposal: int, items: list[dict[str, str]]) -> None:
         path = f"/proposals/{proposal}/"
         token = self._token(path)
-        for form in self._forms(path):
-            if form.action == f"{path}opened":
-                self._done(self._post(form.action, form.fields))
-        fields = {"binding_digest": binding_digest, "reason": "again", "password": self._password}
-        self._done(self._post(f"{path}approve", {**fields, "csrfmiddlewaretoken": token}))
+        for item in items:
+            self._done(self._post(f"{path}opened", {**item, "csrfmiddlewaretoken": token}))
 
     def reject(self, proposal: int, reason: str) -> None:
         """Reject a proposal."""

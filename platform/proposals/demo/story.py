@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from audit.models import Entry
 from runs.models import Run, Target
 
 from proposals import branches
@@ -30,8 +31,8 @@ LOOK_SECONDS = 0.4
 RUN_SECONDS = 120
 DRAFT_SECONDS = 180
 SCREENING_SECONDS = 120
-LIVE_SECONDS = 90
-TRIALS_SECONDS = 90
+LIVE_SECONDS = 150
+TRIALS_SECONDS = 150
 DOOR_SECONDS = 20
 
 
@@ -49,6 +50,9 @@ class Story:
     family: Family
     console: Console
     cast: dict[str, int] = field(default_factory=dict)  # role in the summary -> proposal
+    shown: dict[int, list[dict[str, str]]] = field(
+        default_factory=dict
+    )  # what a page asked to open
     refusals: list[dict[str, Any]] = field(default_factory=list)
     swaps: list[dict[str, Any]] = field(default_factory=list)
 
@@ -65,7 +69,7 @@ class Story:
                 return found
             self.family.look()
             time.sleep(LOOK_SECONDS)
-        raise StoryFailed(f"no {what} within {seconds:.0f} s; {situation()}")
+        raise StoryFailed(f"waited {seconds:.0f} s in vain for {what}; {situation()}")
 
 
 def situation() -> str:
@@ -95,17 +99,19 @@ def run_is_visible(story: Story) -> None:
     story.console.say(f"run {run.pk} of {run.task}: {run.prior}")
 
 
-def reviewed(story: Story, role: str, reviewers: tuple[str, ...] = ("ada", "grace")) -> int:
+def reviewed(story: Story, role: str) -> int:
     """A draft of Level 2 passes its screening, is approved by as many as it takes, and goes live.
 
-    Every reviewer opens everything first; the runner's operator is refused on the way.
+    Every reviewer opens everything first; the runner's operator, who tries it too, is refused.
     """
     proposal = next_passed(story)
     story.cast[role] = proposal.pk
+    with story.person("ada") as ada:
+        story.shown[proposal.pk] = ada.to_open(proposal.pk)
     if not story.refusals:
-        refused(story, "linus", proposal, "operates the runner that it came from")
+        refused(story, "linus", proposal, codes={"not_entitled", "is_operator", "is_requester"})
     quorum = int(proposal.screenings.first().verdict["quorum"])  # type: ignore[union-attr]
-    for name in reviewers[:quorum]:
+    for name in ("ada", "grace")[:quorum]:
         with story.person(name) as person:
             person.approve(proposal.pk, f"read it, tried it in replay: fine ({role})")
         story.console.say(f"{name} approved proposal {proposal.pk} ({proposal.name})")
@@ -128,22 +134,27 @@ def next_passed(story: Story, *, fresh: bool = True) -> Proposal:
     return story.wait("a screened draft of Level 2", DRAFT_SECONDS, look)
 
 
-def refused(story: Story, name: str, proposal: Proposal, why: str) -> None:
-    """Somebody who may not approve tries to, and must be refused."""
-    digest = "0" * 64
-    review = Review.objects.filter(proposal=proposal).exclude(binding_digest="").first()
-    if review is not None:
-        digest = review.binding_digest
+def refused(story: Story, name: str, proposal: Proposal, *, codes: set[str]) -> None:
+    """Somebody sends an approval that must not count: refused, and on the log for that reason."""
+    review = proposal.reviews.exclude(binding_digest="").first()
+    digest = review.binding_digest if review else "0" * 64
     with story.person(name) as person:
         try:
-            person.approve_again(proposal.pk, digest)
+            person.forge_approval(proposal.pk, digest, story.shown[proposal.pk])
         except Refused as refusal:
-            story.refusals.append(
-                {"who": name, "why": why, "proposal": proposal.pk, "answer": str(refusal)[:300]}
-            )
-            story.console.say(f"{name} ({why}) was refused: {str(refusal)[:160]}")
-            return
-    raise StoryFailed(f"{name} {why}, and could approve proposal {proposal.pk} all the same")
+            answer = str(refusal)[:300]
+        else:
+            raise StoryFailed(f"{name} could approve proposal {proposal.pk}, and must not")
+    denial = Entry.objects.filter(
+        verb="review.denied", actor_name=name, subject=f"proposal:{proposal.pk}"
+    ).first()
+    code = json.loads(denial.body)["data"]["code"] if denial else ""
+    if denial is None or code not in codes:
+        raise StoryFailed(f"{name} was refused ({answer}), but the log says {code or 'nothing'}")
+    story.console.say(f"{name} was refused: {code}; entry {denial.seq}")
+    story.refusals.append(
+        {"who": name, "proposal": proposal.pk, "code": code, "answer": answer, "audit": denial.seq}
+    )
 
 
 def goes_live(story: Story, proposal_id: int) -> None:
@@ -276,7 +287,7 @@ def one_is_autonomous(story: Story) -> None:
 
 def second_use_is_refused(story: Story, proposal_id: int) -> None:
     """One approval, one activation: sending it again is refused."""
-    refused(story, "ada", Proposal.objects.get(pk=proposal_id), "sends a used approval again")
+    refused(story, "ada", Proposal.objects.get(pk=proposal_id), codes={"already_used"})
 
 
 def _ok(answer: httpx.Response) -> dict[str, Any]:

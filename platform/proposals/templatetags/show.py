@@ -14,6 +14,7 @@ from proposals import live, modeltext
 from proposals.states import State
 
 register = template.Library()
+NOTHING = "\N{EN DASH}"
 
 TONES = {
     State.PASSED: "turn",
@@ -91,10 +92,9 @@ def ago(value: datetime | None) -> SafeString:
 def _distance(value: datetime) -> str:
     seconds = (timezone.now() - value).total_seconds()
     size = abs(seconds)
-    for limit, unit, divisor in ((90, "s", 1), (5400, "min", 60), (129_600, "h", 3600)):
-        if size < limit:
-            break
-    else:
+    units = ((90, "s", 1), (5400, "min", 60), (129_600, "h", 3600))
+    unit, divisor = next(((u, d) for limit, u, d in units if size < limit), ("", 0))
+    if not divisor:
         return f"{value:%d %b %Y}"
     text = f"{round(size / divisor)} {unit}"
     if seconds < 0:
@@ -106,11 +106,11 @@ def _distance(value: datetime) -> str:
 def number(value: Any) -> str:
     """A measured number with as many digits as mean something; anything else as it is."""
     if value is None:
-        return "–"
+        return NOTHING
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, int):
-        return f"{value:,}".replace(",", " ")  # a narrow no-break space
+        return str(value)
     return f"{value:.4f}" if 0.001 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
 
 
@@ -118,10 +118,11 @@ def number(value: Any) -> str:
 def seconds(value: Any) -> str:
     """A duration."""
     if not isinstance(value, (int, float)):
-        return "–"
+        return NOTHING
     if value < 10:
-        return f"{value:.1f} s"
-    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min"
+        return f"{value:.1f}\N{NO-BREAK SPACE}s"
+    unit, size = ("s", value) if value < 120 else ("min", value / 60)
+    return f"{size:.0f}\N{NO-BREAK SPACE}{unit}"
 
 
 @register.filter
@@ -150,6 +151,18 @@ def changes(value: Any) -> SafeString:
     if not isinstance(value, dict):
         return modeltext.plain(value)
     return modeltext.plain(", ".join(f"{k}={number(v)}" for k, v in value.items()))
+
+
+@register.filter
+def plainly(value: Any) -> str:
+    """JSON data on one line, as a person would write it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: NOTHING}[value]
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {plainly(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(plainly(v) for v in value) or "none"
+    return number(value)
 
 
 @register.filter

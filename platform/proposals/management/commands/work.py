@@ -26,7 +26,7 @@ MAX_FAILURES = 5
 PAUSE_SECONDS = 0.5
 
 
-class GracefulWorker(Worker):  # type: ignore[misc] # the library has no types
+class GracefulWorker(Worker):
     """The library's worker, whose look under way is given back when it is asked to stop."""
 
     def shutdown(self, signum: int, frame: FrameType | None) -> None:

@@ -1,0 +1,90 @@
+"""Attribution: counts, Welch's interval against the textbook, and "not enough data"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from runs.attribution import count, gain, spread_of
+from runs.models import Trial
+
+METRICS = st.lists(st.floats(min_value=-100, max_value=100), min_size=3, max_size=20)
+
+
+def trials(metrics: list[float | None], **more: Any) -> list[Trial]:
+    return [
+        Trial(
+            number=i,
+            metric=m,
+            status="failed" if m is None else "discarded",
+            best_metric=more.get("best", 1.0),
+            hooks=more.get("hooks", {}),
+        )
+        for i, m in enumerate(metrics)
+    ]
+
+
+def test_counts_add_up() -> None:
+    rows = trials([1.0, None], hooks={"propose_calls": 2, "accept_calls": 1, "ask_calls": 9})
+    rows += trials([2.0], hooks={"acceptances_changed": 1, "proposals_changed": 3})
+    found = count(rows)
+    assert (found.trials, found.failed, found.calls, found.decisions_changed) == (3, 1, 6, 4)
+    assert count([]).trials == 0
+    assert count([]).last_best is None
+
+
+@pytest.mark.parametrize(
+    ("after", "before", "unit"),
+    [
+        ([1.0, 1.0], [1.0] * 5, 0.1),
+        ([1.0] * 5, [1.0, None, None, 1.0], 0.1),
+        ([1.0] * 4, [1.0] * 4, None),
+        ([1.0] * 4, [1.0] * 4, 0.0),
+    ],
+)
+def test_too_little_is_not_enough_data(after: Any, before: Any, unit: Any) -> None:
+    assert gain(trials(after), trials(before), unit=unit, minimize=True) is None
+
+
+@pytest.mark.parametrize(
+    ("after", "quantile"),
+    # By hand: variances 1 and 1 (4 degrees of freedom), then 1 and 0 (2 degrees).
+    [([2.0, 3.0, 4.0], 2.776 * (2 / 3) ** 0.5), ([3.0, 3.0, 3.0], 4.303 * (1 / 3) ** 0.5)],
+)
+def test_the_interval_is_welchs(after: list[float], quantile: float) -> None:
+    found = gain(trials(list(after)), trials([1.0, 2.0, 3.0]), unit=0.5, minimize=False)
+    assert found is not None
+    assert found.value == pytest.approx(1 / 0.5)
+    assert found.high - found.value == pytest.approx(quantile / 0.5)
+    assert found.value - found.low == pytest.approx(quantile / 0.5)
+    assert str(found).startswith("+2.0 sigma (95 %: ")
+
+
+@given(METRICS, METRICS, st.booleans())
+def test_better_is_positive_whatever_the_direction(
+    after: list[float], before: list[float], minimize: bool
+) -> None:
+    found = gain(trials(list(after)), trials(list(before)), unit=0.5, minimize=minimize)
+    assert found is not None
+    mirrored = gain(
+        trials([-m for m in after]), trials([-m for m in before]), unit=0.5, minimize=not minimize
+    )
+    assert mirrored is not None
+    assert found.value == pytest.approx(mirrored.value, abs=1e-9)
+    assert found.low <= found.value <= found.high
+
+
+@given(METRICS)
+def test_a_mechanism_gains_nothing_on_itself(metrics: list[float]) -> None:
+    same = trials(list(metrics))
+    found = gain(same, same, unit=1.0, minimize=True)
+    assert found is not None
+    assert found.value == 0
+    assert found.low <= 0 <= found.high
+
+
+def test_spread_needs_three() -> None:
+    assert spread_of(trials([1.0, 2.0])) is None
+    assert spread_of(trials([1.0, 2.0, 3.0])) == pytest.approx(1.0)

@@ -1,0 +1,177 @@
+"""Runs and trials over HTTP: idempotent, strict, and never against what is stored."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+from audit import keys
+from audit.actors import SYSTEM
+from audit.models import Entry
+from django.contrib.auth.models import User
+from django.test import Client
+from runs import ingest, tokens
+from runs.models import Run, Runner, Target, Trial
+
+DIGEST = "ab" * 32
+VERSIONS = {1: DIGEST, 2: "cd" * 32}
+
+
+@pytest.fixture
+def door(db: None, settings: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Client:
+    settings.KEYS = tmp_path / "keys"
+    keys.ensure_keys()
+    monkeypatch.setattr(ingest, "_version_digest", [lambda _, version: VERSIONS.get(version)])
+    return Client(headers={"authorization": f"Bearer {register('gpu-1')}"})
+
+
+def register(name: str) -> str:
+    target, _ = Target.objects.get_or_create(name="demo")
+    operator, _ = User.objects.get_or_create(username="linus")
+    return tokens.register(name=name, target=target, operator=operator, actor=SYSTEM)[1]
+
+
+def post(client: Client, path: str, body: Any) -> Any:
+    data = body if isinstance(body, str) else json.dumps(body)
+    return client.post(f"/api/v1/runner/{path}", data=data, content_type="application/json")
+
+
+def a_run(**more: Any) -> dict[str, Any]:
+    return {
+        "run_id": str(uuid.uuid4()),
+        "task": "gpt",
+        "task_digest": "ef" * 32,
+        "space": {"knobs": {}, "constraints": []},
+        "host": {"cpu": "two cores"},
+        "prior": "habit (scripted, not a language model)",
+        "seed": 7,
+        "planned_trials": 10,
+        "started_at": "2026-11-21T03:00:00Z",
+        **more,
+    }
+
+
+def a_trial(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "number": number,
+        "config": {"LR": 0.1},
+        "changes": {"LR": 0.1},
+        "metric": 1.25,
+        "status": "kept",
+        "seconds": 1.5,
+        "best_metric": 1.25,
+        "digest": DIGEST,
+        "version": 1,
+        "hooks": {"propose_calls": 1},
+        "finished_at": "2026-11-21T03:01:00Z",
+        **more,
+    }
+
+
+@pytest.fixture
+def run(door: Client) -> str:
+    report = a_run()
+    assert post(door, "runs", report).json() == {"ok": True, "last_trial": None}
+    return str(report["run_id"])
+
+
+def send(door: Client, run: str, *trials: dict[str, Any]) -> Any:
+    return post(door, "trials", {"run_id": run, "trials": list(trials)})
+
+
+def test_trials_are_stored_once_and_the_last_number_answered(door: Client, run: str) -> None:
+    assert send(door, run, a_trial(0), a_trial(1)).json()["last_trial"] == 1
+    assert send(door, run, a_trial(1), a_trial(2)).json()["last_trial"] == 2
+    assert Trial.objects.count() == 3
+    assert Trial.objects.filter(hooks__propose_calls=1).count() == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metric": 1.24}, {"status": "discarded"}, {"changes": {}}, {"digest": "", "version": 0},
+        {"hooks": {"propose_calls": 2}}, {"message": "late"}, {"config": {"LR": 0.2}},
+    ],
+)  # fmt: skip
+def test_a_trial_that_contradicts_the_stored_one_is_refused(
+    door: Client, run: str, change: dict[str, Any]
+) -> None:
+    send(door, run, a_trial(0))
+    answer = send(door, run, {**a_trial(0), **change}, a_trial(1))
+    assert (answer.status_code, answer.json()["error"]) == (409, "conflict")
+    assert Trial.objects.get().metric == 1.25
+    assert json.loads(Entry.objects.latest("seq").body)["data"]["code"] == "conflict"
+
+
+def test_a_gap_is_refused_and_a_batch_is_stored_whole_or_not_at_all(door: Client, run: str) -> None:
+    answer = send(door, run, a_trial(0), a_trial(2))
+    assert (answer.status_code, answer.json()["error"]) == (409, "gap")
+    assert not Trial.objects.exists()
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"version": 9}, {"digest": ""}])
+def test_a_digest_that_its_version_does_not_have_is_refused(
+    door: Client, run: str, change: dict[str, Any]
+) -> None:
+    answer = send(door, run, {**a_trial(0), **change})
+    assert (answer.status_code, answer.json()["error"]) == (409, "conflict")
+    assert not Trial.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (json.dumps(a_trial(0)).replace("1.25", "NaN"), 422),
+        (json.dumps(a_trial(0)).replace("1.25", "1e999"), 422),
+        (json.dumps(a_trial(0, metric=None)), 422),
+        (json.dumps(a_trial(0, status="failed")), 422),
+        (json.dumps(a_trial(0, status="great")), 422),
+        (json.dumps(a_trial(-1)), 422),
+        (json.dumps(a_trial(0, seconds=-1)), 422),
+        (json.dumps(a_trial(0, surprise=1)), 422),
+        (json.dumps(a_trial(0, message="x" * 5000)), 422),
+    ],
+)
+def test_what_is_no_trial_is_refused(door: Client, run: str, body: str, status: int) -> None:
+    answer = post(door, "trials", f'{{"run_id": "{run}", "trials": [{body}]}}')
+    assert answer.status_code == status, answer.content
+    assert answer.json()["error"]
+    assert not Trial.objects.exists()
+
+
+def test_text_that_no_database_holds_is_stored_escaped(door: Client, run: str) -> None:
+    trial = a_trial(0, reason="a\x00b", config={"x\x00": "\ud800"})
+    assert send(door, run, trial).status_code == 200
+    assert send(door, run, trial).status_code == 200
+    stored = Trial.objects.get()
+    assert stored.reason == "a\\x00b"
+    assert "\x00" not in json.dumps(stored.config)
+
+
+def test_a_run_may_grow_but_not_become_another_one(door: Client) -> None:
+    report = a_run()
+    post(door, "runs", report)
+    grown = {**report, "state": "finished", "sigma": 0.01, "planned_trials": 20, "guidance": "g"}
+    assert post(door, "runs", grown).status_code == 200
+    stored = Run.objects.get()
+    assert (stored.state, stored.sigma, stored.planned_trials) == ("finished", 0.01, 20)
+    for change in ({"task": "other"}, {"seed": 8}, {"minimize": False}, {"metric": "loss"}):
+        answer = post(door, "runs", {**grown, **change})
+        assert (answer.status_code, answer.json()["error"]) == (409, "conflict")
+
+
+def test_a_run_belongs_to_its_runner(door: Client, run: str) -> None:
+    other = Client(headers={"authorization": f"Bearer {register('gpu-2')}"})
+    assert post(other, "runs", a_run(run_id=run)).json()["error"] == "conflict"
+    assert send(other, run, a_trial(0)).json()["error"] == "unknown_run"
+    assert send(door, str(uuid.uuid4()), a_trial(0)).json()["error"] == "unknown_run"
+    assert post(door, "runs", a_run(run_id="-" * 36)).json()["error"] == "invalid"
+    assert not Trial.objects.exists()
+
+
+def test_a_new_token_voids_the_old_one(door: Client) -> None:
+    register("gpu-1")
+    assert post(door, "runs", a_run()).status_code == 401
+    assert Runner.objects.count() == 1
