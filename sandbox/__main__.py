@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "reap": _reap,
         "advisories": bills.advisories_command,
         "sbom": bills.sbom_command,
+        "dependency": bills.dependency_command,
     }
     try:
         return commands[arguments.command](arguments, progress)

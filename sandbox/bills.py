@@ -2,12 +2,15 @@
 
 python -m sandbox advisories [FILE] [--older]
 python -m sandbox sbom [--out FILE]
+python -m sandbox dependency PACKAGE==VERSION [--wheels FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sandbox import advisories, sbom, vulnerabilities
+from sandbox import advisories, depreq, sbom, vulnerabilities
 from sandbox.advisory_files import SnapshotError
 from sandbox.errors import InfrastructureError
 
@@ -32,8 +35,28 @@ def add_parsers(commands: Any) -> None:
     )
     known.add_argument("file", type=Path, nargs="?", help="OSV records: JSON, gzip or zip")
     known.add_argument("--older", action="store_true", help="go back to an older snapshot")
+    wanted = commands.add_parser(
+        "dependency", help="the record of a request for a package: exit 1 if something is wrong"
+    )
+    wanted.add_argument("pin", metavar="PACKAGE==VERSION")
+    wanted.add_argument("--wheels", type=Path, metavar="FOLDER", help="where its wheels lie")
     bill = commands.add_parser("sbom", help="the image's bill of materials, as CycloneDX JSON")
     bill.add_argument("--out", type=Path, metavar="FILE", help="write it there")
+
+
+def dependency_command(arguments: argparse.Namespace, progress: Callable[[str], None]) -> int:
+    """Print the record of a request as JSON; exit 1 where something speaks against it."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="escapement-wheels-") as fetched:
+            folder = arguments.wheels or Path(fetched)
+            if not arguments.wheels:
+                progress(f"fetching {arguments.pin}")
+                depreq.fetch(arguments.pin, folder)
+            made = depreq.request(arguments.pin, folder, now=datetime.now(UTC))
+    except (depreq.RequestError, OSError) as error:
+        raise InfrastructureError(f"there is no record: {error}") from error
+    sys.stdout.write(json.dumps(made.to_data(), indent=1, sort_keys=True) + "\n")
+    return NOT_CLEAN if made.problems else 0
 
 
 def advisories_command(arguments: argparse.Namespace, progress: Callable[[str], None]) -> int:
