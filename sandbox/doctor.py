@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sandbox import image
 from sandbox.backends import get_backend
 from sandbox.backends.base import Backend, Purpose
 from sandbox.errors import InfrastructureError, MechanismFailure, Rule
@@ -21,8 +20,10 @@ from sandbox.posture import problems
 from sandbox.wire import WorkerCalls
 
 PROBE = Path(__file__).with_name("doctor_probe.py")
-_POSTURE = "The engine does not apply the posture of sandbox/backends/docker.py: see its version, "
-_POSTURE += "its runtime and `docker info`, and accept no drafts until this holds."
+_POSTURE = (
+    "The posture of sandbox/backends is not applied: see the engine's version, its runtime and "
+)
+_POSTURE += "`docker info` (or `bwrap --version`), and accept no drafts until this holds."
 _FLOODS = {
     "memory": (Rule.OOM, "an allocation of 4 GiB is stopped"),
     "time": (Rule.TIMEOUT, "an endless loop is stopped"),
@@ -38,16 +39,19 @@ class Control(NamedTuple):
     what_to_do: str
 
 
-def examine(progress: Callable[[str], None] | None = None) -> list[Control]:
-    """Every control, tried now. Never raises for what it finds: a missing engine is a finding."""
+def examine(
+    progress: Callable[[str], None] | None = None, *, backend: Backend | None = None
+) -> list[Control]:
+    """Every control, tried now, on `backend` or the one that is set. Never raises for what it
+    finds: a missing engine is a finding."""
     tell = progress or (lambda _: None)
     found: list[Control] = []
     tell("looking for the engine and the image")
     try:
-        backend = get_backend()
+        backend = backend or get_backend()
+        found.append(Control(f"{backend.name} answers and has {backend.image_id}", True, ""))
     except InfrastructureError as error:
         return [Control("a sandbox engine answers and has the image", False, str(error))]
-    found.append(Control(f"a sandbox engine answers and has {image.tag()}", True, ""))
     for what, look in (
         ("reading the worker's self-report", _measured),
         ("trying what is forbidden", _tried),

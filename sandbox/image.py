@@ -109,7 +109,7 @@ def ensure_image(progress: Progress) -> str:
     if found := engine.find_image(client, name):
         progress(f"the sandbox image {name} is there")
         return found
-    with _alone(progress), tempfile.TemporaryDirectory(prefix="escapement-image-") as folder:
+    with alone(progress), tempfile.TemporaryDirectory(prefix="escapement-image-") as folder:
         if found := engine.find_image(client, name):
             progress(f"the sandbox image {name} was built by another process")
             return found
@@ -124,11 +124,11 @@ def _build(client: Any, folder: Path, name: str, progress: Progress) -> str:
     site.mkdir(parents=True)
     progress(f"installing {', '.join(pins())}")
     install_packages(site)
-    _copy_ours(site)
+    copy_ours(site)
     base = _base(client, folder, site, name, progress)
     (folder / "context/Dockerfile").write_text(dockerfile(), encoding="utf-8")
     progress("compiling and packing")
-    _compile(site)
+    compile_folder(site)
     rootfs.write_tar(folder / "context", folder / "context.tar")
     with (folder / "context.tar").open("rb") as context:
         image_id = engine.build(
@@ -156,7 +156,7 @@ def _base(client: Any, folder: Path, site: Path, name: str, progress: Progress) 
     progress(f"BUILDING WITHOUT A REGISTRY: the base is this machine's own {sys.executable}")
     root = folder / "root"
     rootfs.build(root, site)
-    _compile(root)
+    compile_folder(root)
     rootfs.write_tar(root, folder / "root.tar")
     base = f"{BASE_REPOSITORY}:{name.rpartition(':')[2]}"
     engine.import_root(client, folder / "root.tar", base)
@@ -184,13 +184,14 @@ def install_packages(site: Path) -> None:
     shutil.rmtree(site / "bin", ignore_errors=True)
 
 
-def _copy_ours(site: Path) -> None:
+def copy_ours(site: Path) -> None:
+    """Our files of the inside half, below `site`."""
     (site / "sandbox").mkdir()
     for name in OURS:
         shutil.copyfile(ROOT / "sandbox" / f"{name}.py", site / "sandbox" / f"{name}.py")
 
 
-def _compile(folder: Path) -> None:
+def compile_folder(folder: Path) -> None:
     """Byte code beside the sources: the sandbox can write none, and would compile at each start."""
     compileall.compile_dir(
         folder,
@@ -211,7 +212,7 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _alone(progress: Progress) -> Iterator[None]:
+def alone(progress: Progress) -> Iterator[None]:
     """One build at a time for this user on this machine."""
     path = Path(tempfile.gettempdir()) / f"{REPOSITORY}-{os.getuid()}.lock"
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "rb+") as file:

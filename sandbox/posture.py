@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from sandbox.backends.base import Purpose
 from sandbox.errors import InfrastructureError
 
 UID = 64000
 _ENVIRONMENT = {"PYTHONHASHSEED"}
 # A base image that switches its locale on by itself may add these; they tell nothing.
-_HARMLESS = {"LC_CTYPE", "HOME"}
+# bubblewrap always names the working folder, which is the root.
+_HARMLESS = {"LC_CTYPE", "HOME", "PWD"}
 
 
 def problems(seen: dict[str, Any], *, writable: Collection[str]) -> list[str]:
@@ -39,6 +41,11 @@ def problems(seen: dict[str, Any], *, writable: Collection[str]) -> list[str]:
     if extra := set(seen.get("environment", ["?"])) - _ENVIRONMENT - _HARMLESS:
         found.append(f"its environment has {sorted(extra)}")
     return found
+
+
+def writable(purpose: Purpose) -> tuple[str, ...]:
+    """Where a worker for that purpose may write: unit tests have /tmp, a mechanism nothing."""
+    return ("/tmp",) if purpose is Purpose.TESTS else ()  # noqa: S108  # nosec B108
 
 
 def require_posture(seen: dict[str, Any], *, writable: Collection[str]) -> None:

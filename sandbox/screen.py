@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sandbox import contract, replay, unit_tests
+from sandbox import clearance, contract, replay, unit_tests
+from sandbox.aside import Aside
 from sandbox.backends.base import Backend
 from sandbox.checks import bandit, characters, complexity, dependencies, imports, secrets, table
 from sandbox.draft import check_content, lay_out, recognise
@@ -155,11 +156,11 @@ class _Screening:
         host = self._import()
         if host is None:
             return
-        with host:
+        with host, Aside(self._backend, self._unit_tests) as tests:
             done = self._run("contract", lambda: self._contract(host))
             if done.outcome is Outcome.COULD_NOT_LOOK:
                 return
-            self._run("unit_tests", self._unit_tests)
+            self._run("unit_tests", lambda: tests.result(self._tick))
             # It failed at the border itself: a replay would only fail the same way again.
             if not set(Rule) & {f.rule for f in done.findings}:
                 self._run("replay", lambda: self._replay(host))
@@ -168,6 +169,7 @@ class _Screening:
         started: list[MechanismHost] = []
 
         def load() -> CheckResult:
+            clearance.require(self._backend, self._progress)
             try:
                 host = self._start("import")
             except MechanismFailure as failure:
@@ -215,8 +217,8 @@ class _Screening:
             progress=self._tick,
         )
 
-    def _unit_tests(self) -> CheckResult:
-        return unit_tests.check(self._draft, backend=self._backend, limits=self._limits)
+    def _unit_tests(self, backend: Backend) -> CheckResult:
+        return unit_tests.check(self._draft, backend=backend, limits=self._limits)
 
     def _replay(self, host: MechanismHost) -> CheckResult:
         return replay.check(
@@ -254,7 +256,8 @@ class _Screening:
                 why="The sandbox's own fault, and nothing against the draft: nobody could look.",
             )
             result = CheckResult(name=name, outcome=Outcome.COULD_NOT_LOOK, findings=(finding,))
-        result = replace(result, seconds=round(time.monotonic() - began, 3))
+        seconds = max(result.seconds, time.monotonic() - began)  # it may have begun before
+        result = replace(result, seconds=round(seconds, 3))
         self._results[name] = result
         return result
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sandbox.backends.base import Backend
 from sandbox.errors import InfrastructureError
 
-NAMES = ("docker",)
+NAMES = ("docker", "bubblewrap")
 
 
 def get_backend(
@@ -21,8 +21,12 @@ def get_backend(
     the engine (runsc, kata).
     """
     name = name or os.environ.get("ESCAPEMENT_SANDBOX") or NAMES[0]
-    if name != "docker":
+    if name not in NAMES:
         raise InfrastructureError(f"There is no sandbox backend {name!r}; known: {NAMES}.")
+    if name == "bubblewrap":
+        from sandbox.backends.bubblewrap import BubblewrapBackend  # noqa: PLC0415 - if chosen
+
+        return BubblewrapBackend.connect(progress=progress)
     from sandbox.backends.docker import DockerBackend  # noqa: PLC0415 - only where it is used
 
     runtime = os.environ.get("ESCAPEMENT_SANDBOX_RUNTIME", "")

@@ -63,6 +63,9 @@ class Channel(Protocol):
     def exit(self) -> Exit:
         """How the worker ended; waits shortly for the engine to notice."""
 
+    def kill(self) -> None:
+        """End the worker, from any thread: whoever talks to it sees WorkerGone, and closes."""
+
     def close(self) -> None:
         """Kill and remove the worker. May be called twice; afterwards nothing is left of it."""
 
@@ -75,6 +78,10 @@ class Backend(Protocol):
     @property
     def image_id(self) -> str:
         """The exact image that workers run."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything that decides whether the posture holds: engine, kernel, image, flags."""
 
     def start(self, *, purpose: Purpose, limits: Limits, label: str = "") -> Channel:
         """Start one worker. Raises InfrastructureError with the fix."""

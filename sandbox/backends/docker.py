@@ -15,7 +15,6 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -25,23 +24,16 @@ from docker.types import LogConfig, Ulimit
 from sandbox import image, reaper
 from sandbox.backends import engine
 from sandbox.backends.base import Exit, Purpose, Sink, Stream, WorkerGone
+from sandbox.backends.boot import COMMAND, ENVIRONMENT, SECCOMP, UID
 from sandbox.errors import InfrastructureError
 from sandbox.limits import Limits
 
-UID = 64000
-SECCOMP = Path(__file__).parents[1] / "seccomp.json"
 EXIT_SECONDS = 10
 OOM_NOTICE_SECONDS = 0.5
 REMOVE_SECONDS = 30
 REAP_SECONDS = 60
 READ_BYTES = 1 << 16
 
-# Not -I: it implies -E, which would ignore PYTHONHASHSEED, and the order of sets would differ
-# from run to run. -P and -s are the rest of -I: no script folder and no user site on sys.path.
-# Our folder comes last, so that nothing in it can shadow the standard library.
-_BOOT = "import sys; sys.path.append('/opt/sandbox'); import sandbox.worker as w; w.main()"
-COMMAND = ["/usr/local/bin/python3", "-P", "-s", "-B", "-X", "utf8", "-c", _BOOT]
-ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _ENGINE_ADDS = ("PATH", "HOSTNAME", "HOME", "TERM")
 
 _HEADER = struct.Struct(">BxxxL")  # of the engine's multiplexed stream: which one, how long
@@ -73,6 +65,14 @@ class DockerBackend:
     def image_id(self) -> str:
         """The exact image that workers run."""
         return self._image_id
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything that decides whether the posture holds: engine, kernel, image, flags."""
+        flags = [posture_flags(p, Limits.screening()) for p in Purpose]
+        known = engine.identity(self._client)
+        parts = [self.name, self._runtime, self._image_id, known, flags]
+        return json.dumps(parts, sort_keys=True)
 
     def start(self, *, purpose: Purpose, limits: Limits, label: str = "") -> DockerChannel:
         """Create, attach, start: in this order, so that no byte is lost."""
@@ -233,6 +233,15 @@ class DockerChannel:
         with engine.engine_errors("inspecting a sandbox worker"):
             state: dict[str, Any] = self._client.inspect_container(self._container)["State"]
             return state
+
+    def kill(self) -> None:
+        """End the worker, from any thread; the one who talks to it reads the stream's end."""
+        with engine.engine_errors("ending a sandbox worker"):
+            try:
+                self._client.kill(self._container)
+            except APIError as error:
+                if error.status_code not in (404, 409):  # it is gone, or has ended
+                    raise
 
     def close(self) -> None:
         """Hang up first: the engine's kill waits for an attached stream that nobody reads."""

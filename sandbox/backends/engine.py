@@ -63,6 +63,14 @@ def connect(*, timeout_seconds: int = ENGINE_SECONDS) -> docker.APIClient:
         return client
 
 
+def identity(client: docker.APIClient) -> dict[str, str]:
+    """Which engine this is, on which kernel, and how it isolates: another one may do otherwise."""
+    with engine_errors("asking the engine who it is"):
+        known = client.info()
+    names = ("ID", "ServerVersion", "KernelVersion", "DefaultRuntime", "SecurityOptions")
+    return {name: str(known.get(name, "")) for name in (*names, "CgroupVersion", "CgroupDriver")}
+
+
 def find_image(client: docker.APIClient, tag: str) -> str | None:
     """The id of the image with that tag, or None."""
     with engine_errors("looking for the sandbox image"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sandbox import clearance
 from sandbox.backends import engine as docker_engine
 from sandbox.backends.base import Backend, Channel
 from sandbox.draft import lay_out, load_draft
@@ -43,6 +44,12 @@ class Flaky:
             raise InfrastructureError("no engine")
         return self.backend.image_id
 
+    @property
+    def fingerprint(self) -> str:
+        if self.backend is None:
+            raise InfrastructureError("no engine")
+        return self.backend.fingerprint
+
     def start(self, **arguments: Any) -> Channel:
         self.started += 1
         if self.backend is None or self.started > self.good:
@@ -69,7 +76,8 @@ def test_all_checks_in_order_and_told(engine: Backend) -> None:
     report = screen(draft, backend=engine, library=library, progress=told.append)
     assert report.outcome is Outcome.PASSED
     assert [c.name for c in report.checks] == list(CHECKS)
-    assert told == [f"checking: {name}" for name in CHECKS]
+    steps = [words for words in told if words != "examining the sandbox"]  # once in a while
+    assert steps == [f"checking: {name}" for name in CHECKS]
     assert report.digest == draft.digest
     assert report.image_id == engine.image_id == report.posture["image_id"]
     assert report.posture["self_report"]["uid"] == 64000
@@ -121,14 +129,16 @@ def test_no_engine_could_not_look() -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize(("good", "check"), [(1, "contract"), (2, "contract"), (3, "unit_tests")])
-def test_an_engine_that_dies_half_way_could_not_look(
-    good: int, check: str, engine: Backend
-) -> None:
+@pytest.mark.parametrize("good", [0, 1, 2, 3])
+def test_an_engine_that_dies_half_way_could_not_look(good: int, engine: Backend) -> None:
+    clearance.require(engine)  # else the doctor would use the good ones up
     draft = load_draft(SPECIMENS / "drafts/honest_tabu")
     report = screen(draft, backend=Flaky(engine, good))
     assert report.outcome is Outcome.COULD_NOT_LOOK
-    assert outcomes(report)[check] is Outcome.COULD_NOT_LOOK
+    # Unit tests run beside the contract: either may be the one that gets the last worker.
+    unseen = {n for n, outcome in outcomes(report).items() if outcome is Outcome.COULD_NOT_LOOK}
+    assert unseen
+    assert unseen <= ({"import"} if good == 0 else {"contract", "unit_tests"})
     assert left_running() == []
 
 

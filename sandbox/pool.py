@@ -1,0 +1,197 @@
+"""A few workers started ahead of time: posture checked, nothing loaded, each given out once.
+
+`WarmBackend` is a backend in front of another one. What it has not ready is started cold, by the
+same door; a worker that was given out never comes back. It starts nothing after `close`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from sandbox.backends.base import Backend, Channel, Exit, Purpose, Sink, WorkerGone
+from sandbox.errors import InfrastructureError, MechanismFailure
+from sandbox.limits import Limits
+from sandbox.posture import require_posture, writable
+from sandbox.wire import WorkerCalls
+
+IDLE_SECONDS = 300.0
+ALIVE_SECONDS = 0.001
+# What one screening takes: import, repetition and resumption; and the draft's own tests.
+SPARE = {Purpose.MECHANISM: 3, Purpose.TESTS: 1}
+MAX_SPARE = 32
+
+
+@dataclass
+class _Ready:
+    channel: WarmChannel
+    since: float = field(default_factory=time.monotonic)
+
+
+class WarmChannel:
+    """A channel whose worker has reported on itself already; everything else is passed on."""
+
+    def __init__(self, channel: Channel, seen: dict[str, Any]) -> None:
+        self._channel = channel
+        self.posture = {**channel.posture, "self_report": seen, "warm": True}
+
+    def exchange(
+        self, data: bytes, *, sink: Sink, done: Callable[[], bool], deadline: float
+    ) -> None:
+        """As the worker's own."""
+        self._channel.exchange(data, sink=sink, done=done, deadline=deadline)
+
+    def exit(self) -> Exit:
+        """As the worker's own."""
+        return self._channel.exit()
+
+    def kill(self) -> None:
+        """As the worker's own."""
+        self._channel.kill()
+
+    def close(self) -> None:
+        """As the worker's own."""
+        self._channel.close()
+
+    def is_alive(self) -> bool:
+        """Whether it waits silently, as a worker does that was asked nothing."""
+        said: list[bytes] = []
+        deadline = time.monotonic() + ALIVE_SECONDS
+        try:
+            self.exchange(
+                b"", sink=lambda _, data: said.append(data), done=_never, deadline=deadline
+            )
+        except TimeoutError:
+            return not said
+        except WorkerGone:
+            return False
+        return False
+
+
+class WarmBackend:
+    """A backend with workers ready. A context manager; `close` kills what was not given out."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        limits: Limits | None = None,
+        spare: Mapping[Purpose, int] = SPARE,
+    ) -> None:
+        if sum(spare.values()) > MAX_SPARE:
+            raise ValueError(f"at most {MAX_SPARE} workers can be kept ready")
+        self.name = backend.name
+        self._backend = backend
+        self._limits = limits or Limits.screening()
+        self._spare = dict(spare)
+        self._ready: dict[Purpose, deque[_Ready]] = {p: deque() for p in Purpose}
+        self._changed = threading.Condition()
+        self._closed = False
+        self._broken = False
+        self._thread = threading.Thread(target=self._keep, name="warm-pool", daemon=True)
+        self._thread.start()
+
+    @property
+    def image_id(self) -> str:
+        """The exact image that workers run."""
+        return self._backend.image_id
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the backend behind."""
+        return self._backend.fingerprint
+
+    def start(self, *, purpose: Purpose, limits: Limits, label: str = "") -> Channel:
+        """One that is ready, else a cold one. Raises InfrastructureError."""
+        while limits == self._limits:
+            with self._changed:
+                self._broken = False  # whoever asks gets the true error below; so try again
+                ready = self._ready[purpose].popleft() if self._ready[purpose] else None
+                self._changed.notify()
+            if ready is None:
+                break
+            if self._is_fresh(ready) and ready.channel.is_alive():
+                return ready.channel
+            ready.channel.close()
+        return self._backend.start(purpose=purpose, limits=limits, label=label)
+
+    def reap(self) -> list[str]:
+        """What dead owners left; the workers kept ready here have a living one."""
+        return self._backend.reap()
+
+    def wait_until_ready(self, seconds: float) -> bool:
+        """Whether all that is to be kept is there within `seconds`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._missing() is None, seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill and remove every worker that was not given out. May be called twice."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        for queue in self._ready.values():
+            while queue:
+                queue.popleft().channel.close()
+
+    def _keep(self) -> None:
+        """Start what is missing and end what is old, until closed."""
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                old = self._take_old()
+                purpose = None if self._broken else self._missing()
+                if purpose is None and not old:
+                    self._changed.wait(IDLE_SECONDS / 10)
+                    continue
+            try:
+                for ready in old:
+                    ready.channel.close()
+                if purpose is not None:
+                    self._add(purpose)
+            except (InfrastructureError, MechanismFailure):
+                # Not passed over: the next start goes to the engine itself and raises its error.
+                with self._changed:
+                    self._broken = True
+
+    def _add(self, purpose: Purpose) -> None:
+        channel = self._backend.start(purpose=purpose, limits=self._limits, label="warm")
+        try:
+            seen = WorkerCalls(channel, self._limits).self_report()
+            require_posture(seen, writable=writable(purpose))
+        except BaseException:
+            with suppress(InfrastructureError):
+                channel.close()
+            raise
+        with self._changed:
+            self._ready[purpose].append(_Ready(WarmChannel(channel, seen)))
+            self._changed.notify_all()
+
+    def _missing(self) -> Purpose | None:
+        return next((p for p, n in self._spare.items() if len(self._ready[p]) < n), None)
+
+    def _take_old(self) -> list[_Ready]:
+        found = []
+        for queue in self._ready.values():
+            while queue and not self._is_fresh(queue[0]):
+                found.append(queue.popleft())
+        return found
+
+    def _is_fresh(self, ready: _Ready) -> bool:
+        return time.monotonic() - ready.since < IDLE_SECONDS
+
+
+def _never() -> bool:
+    return False
