@@ -14,14 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from sandbox.backends.base import Backend, Channel, Exit, Purpose, Sink, WorkerGone
+from sandbox.backends.base import Backend, Channel, Exit, Purpose, Sink
 from sandbox.errors import InfrastructureError, MechanismFailure
 from sandbox.limits import Limits
 from sandbox.posture import require_posture, writable
 from sandbox.wire import WorkerCalls
 
 IDLE_SECONDS = 300.0
-ALIVE_SECONDS = 0.001
 # What one screening takes: import, repetition and resumption; and the draft's own tests.
 SPARE = {Purpose.MECHANISM: 3, Purpose.TESTS: 1}
 MAX_SPARE = 32
@@ -58,19 +57,13 @@ class WarmChannel:
         """As the worker's own."""
         self._channel.close()
 
-    def is_alive(self) -> bool:
-        """Whether it waits silently, as a worker does that was asked nothing."""
-        said: list[bytes] = []
-        deadline = time.monotonic() + ALIVE_SECONDS
+    def is_alive(self, limits: Limits) -> bool:
+        """Whether it still answers: asked, because a death takes a moment to be seen."""
         try:
-            self.exchange(
-                b"", sink=lambda _, data: said.append(data), done=_never, deadline=deadline
-            )
-        except TimeoutError:
-            return not said
-        except WorkerGone:
-            return False
-        return False
+            WorkerCalls(self._channel, limits).self_report()
+        except (MechanismFailure, InfrastructureError):
+            return False  # a cold start follows, and raises what is wrong with the engine, if so
+        return True
 
 
 class WarmBackend:
@@ -115,7 +108,7 @@ class WarmBackend:
                 self._changed.notify()
             if ready is None:
                 break
-            if self._is_fresh(ready) and ready.channel.is_alive():
+            if self._is_fresh(ready) and ready.channel.is_alive(limits):
                 return ready.channel
             ready.channel.close()
         return self._backend.start(purpose=purpose, limits=limits, label=label)
@@ -191,7 +184,3 @@ class WarmBackend:
 
     def _is_fresh(self, ready: _Ready) -> bool:
         return time.monotonic() - ready.since < IDLE_SECONDS
-
-
-def _never() -> bool:
-    return False
