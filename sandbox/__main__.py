@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sandbox import clearance, doctor
+from sandbox import bills, clearance, doctor, sarif
 from sandbox.backends import get_backend
 from sandbox.backends.base import Backend
 from sandbox.draft import lay_out, read_files
@@ -69,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "image": _image,
         "doctor": _doctor,
         "reap": _reap,
+        "advisories": bills.advisories_command,
+        "sbom": bills.sbom_command,
+        "dependency": bills.dependency_command,
     }
     try:
         return commands[arguments.command](arguments, progress)
@@ -87,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("screen", help="judge a mechanism: exit 0 passed, 1 failed, 2 not")
     one.add_argument("path", type=Path, help="a draft folder, or a single mechanism file")
     one.add_argument("--json", action="store_true", help="the whole report as JSON")
+    one.add_argument("--sarif", type=Path, metavar="FILE", help="write the findings as SARIF 2.1.0")
     one.add_argument(
         "--without-static-checks",
         action="store_true",
@@ -94,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("image", help="build the sandbox image, if it is missing")
     commands.add_parser("doctor", help="try what is forbidden, and say what holds")
+    bills.add_parsers(commands)
     commands.add_parser("reap", help="remove what killed processes left behind")
     return parser
 
@@ -120,6 +125,8 @@ def _screen(arguments: argparse.Namespace, progress: Progress) -> int:
             draft, backend=backend, static=not arguments.without_static_checks, progress=progress
         )
     _print(report, out, as_json=arguments.json)
+    if arguments.sarif:
+        bills.write(arguments.sarif, sarif.text(report.to_data()))
     return EXIT.get(report.outcome, COULD_NOT)
 
 

@@ -22,7 +22,6 @@ from sandbox.wire import WorkerCalls
 
 # A worker is not kept longer, and none is started where nobody asked for one this long.
 IDLE_SECONDS = 600.0
-ALIVE_SECONDS = 0.001
 # A screening is not slowed down by starts for the next one: they wait until it took what it needs.
 QUIET_SECONDS = 1.0
 # What one takes: contract, its repetition and resumption, replay; and the draft's own tests.
@@ -75,19 +74,13 @@ class WarmChannel:
         """The worker's own channel."""
         return self._channel
 
-    def is_alive(self) -> bool:
-        """Whether it waits silently, as a worker does that was asked nothing."""
-        said: list[bytes] = []
-        deadline = time.monotonic() + ALIVE_SECONDS
+    def is_alive(self, limits: Limits) -> bool:
+        """Whether it still answers: asked, because a death takes a moment to be seen."""
         try:
-            self.exchange(
-                b"", sink=lambda _, data: said.append(data), done=_never, deadline=deadline
-            )
-        except TimeoutError:
-            return not said
-        except WorkerGone:
-            return False
-        return False
+            WorkerCalls(self._channel, limits).self_report()
+        except (MechanismFailure, InfrastructureError):
+            return False  # a cold start follows, and raises what is wrong with the engine, if so
+        return True
 
 
 class WarmBackend:
@@ -135,7 +128,7 @@ class WarmBackend:
                 self._changed.notify()
             if ready is None:
                 break
-            if self._is_fresh(ready) and ready.channel.is_alive():
+            if self._is_fresh(ready) and ready.channel.is_alive(limits):
                 return ready.channel
             ready.channel.close()
         return self._backend.start(purpose=purpose, limits=limits, label=label)
@@ -230,7 +223,3 @@ class WarmBackend:
 
     def _is_fresh(self, ready: _Ready) -> bool:
         return time.monotonic() - ready.since < IDLE_SECONDS
-
-
-def _never() -> bool:
-    return False

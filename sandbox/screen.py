@@ -18,7 +18,7 @@ from typing import Any
 from sandbox import clearance, contract, replay, unit_tests
 from sandbox.aside import Aside
 from sandbox.backends.base import Backend
-from sandbox.checks import bandit, characters, dependencies, imports, table
+from sandbox.checks import bandit, characters, complexity, dependencies, imports, secrets, table
 from sandbox.draft import check_content, lay_out, recognise
 from sandbox.errors import InfrastructureError, MechanismFailure, Rule
 from sandbox.host import MechanismHost
@@ -27,7 +27,7 @@ from sandbox.limits import Limits
 from sandbox.report import CheckResult, Draft, DraftError, Finding, Outcome, Report, Severity
 from sandbox.traces import Trace
 
-STATIC = ("draft", "characters", "imports", "bandit", "dependencies")
+STATIC = ("draft", "characters", "imports", "bandit", "dependencies", "secrets", "complexity")
 DYNAMIC = ("import", "contract", "unit_tests", "replay")
 CHECKS = STATIC + DYNAMIC
 UNREADABLE = frozenset({"not_utf8", "syntax_error", "deeply_nested"})
@@ -127,6 +127,8 @@ class _Screening:
         self._run("imports", lambda: imports.check(self._draft))
         self._run("bandit", lambda: bandit.check(self._draft))
         self._run("dependencies", lambda: dependencies.check(self._draft))
+        self._run("secrets", lambda: secrets.check(self._draft))
+        self._run("complexity", lambda: complexity.check(self._draft))
 
     def _check_draft(self) -> CheckResult:
         draft = self._draft

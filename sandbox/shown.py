@@ -97,7 +97,9 @@ def _detail(check: CheckResult) -> str:
             f"{totals['repeats_avoided']} repeats avoided"
         )
     if check.name == "dependencies" and check.outcome is Outcome.PASSED:
-        return f"advisories: {check.detail['advisories']}"
+        known = check.detail["advisories"]
+        until = f" up to {known['dated'][:10]}" if known["dated"] else ""
+        return f"advisories: {known['state']}{until}"
     return seconds
 
 

@@ -39,6 +39,8 @@ CHECK_WORDS = {
     "imports": "Imports, by syntax tree",
     "bandit": "bandit",
     "dependencies": "Dependencies",
+    "secrets": "Keys and passwords in the text",
+    "complexity": "Size and complexity",
     "import": "Import in the sandbox",
     "contract": "Contract, judged from outside",
     "unit_tests": "Its own unit tests",

@@ -16,7 +16,7 @@ from proposals.states import OPEN, State
 
 MAX_OPEN = 200
 RECENT = 8
-CHECKS = 9
+CHECKS = 11
 Rows = list[dict[str, Any]]
 
 

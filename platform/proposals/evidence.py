@@ -20,6 +20,7 @@ from runs.models import Runner, Target, Trial
 from proposals import branches
 from proposals.acts import MAX_REASON_CHARS
 from proposals.models import Activation, PolicyVersion, Proposal, Review, Screening, Stop
+from sandbox import sarif, sbom
 from sandbox.report import digest_of
 
 LOUD_STATES = {
@@ -208,7 +209,9 @@ def _change(proposal: Proposal, using: str) -> Iterator[tuple[str, bytes]]:
     )
     for screening in proposal.screenings.order_by("id"):
         yield f"screening-{screening.pk}/report.json", _report(screening)
-        yield f"screening-{screening.pk}/findings.sarif", _json(_sarif(screening.report))
+        yield f"screening-{screening.pk}/findings.sarif", _json(sarif.document(screening.report))
+        if (bill := _bill(screening.report)) is not None:
+            yield f"screening-{screening.pk}/sbom.cdx.json", bill
         yield f"screening-{screening.pk}/verdict.json", _json(_verdict(screening))
     yield "decision.json", _json([_decision(r) for r in proposal.reviews.order_by("id")])
     steps = proposal.activations.order_by("id")
@@ -260,25 +263,12 @@ def _report(screening: Screening) -> bytes:
     return json.dumps(screening.report, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _sarif(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report's findings as SARIF 2.1.0."""
-    levels = {"error": "error", "warning": "warning", "note": "note"}
-    results = []
+def _bill(report: Mapping[str, Any]) -> bytes | None:
+    """The bill of materials that the report was made with; None: an older report has none."""
     for check in report.get("checks", []):
-        for finding in check.get("findings", []):
-            result: dict[str, Any] = {
-                "ruleId": f"{check['name']}/{finding['rule']}",
-                "level": levels.get(finding["severity"], "error"),
-                "message": {"text": finding["message"]},
-            }
-            if finding.get("path"):
-                place: dict[str, Any] = {"artifactLocation": {"uri": finding["path"]}}
-                if finding.get("line"):
-                    place["region"] = {"startLine": finding["line"]}
-                result["locations"] = [{"physicalLocation": place}]
-            results.append(result)
-    tool = {"driver": {"name": "escapement", "rules": []}}
-    return {"version": "2.1.0", "runs": [{"tool": tool, "results": results}]}
+        if check["name"] == "dependencies" and "sbom" in check.get("detail", {}):
+            return sbom.canonical(check["detail"]["sbom"])
+    return None
 
 
 def _intervals(versions: list[PolicyVersion]) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from proposals import branches, shown
 from proposals.acts import Denied, policy_in_force
 from proposals.models import Activation, Proposal, Review, Screening, Stop
 from proposals.policy import Context, Evidence, Policy
+from sandbox.advisories import parse_time
 from sandbox.report import Outcome
 
 
@@ -37,7 +38,19 @@ def evidence_of(proposal: Proposal, screening: Screening) -> Evidence:
         recognised=proposal.recognised,
         decisions_changed=int(totals.get("decisions_changed", 0)),
         age_hours=(timezone.now() - finished) / timedelta(hours=1),
+        advisories_days=_advisories_days(checks),
     )
+
+
+def _advisories_days(checks: list[dict[str, Any]]) -> int | None:
+    """How old now is what the scan of the dependencies knew; None: nobody scanned all of them."""
+    for check in checks:
+        known = check.get("detail", {}).get("advisories")
+        if check["name"] == "dependencies" and isinstance(known, dict):
+            if known["state"] == "not scanned" or not known["dated"]:
+                return None
+            return max((timezone.now() - parse_time(known["dated"])).days, 0)
+    return None
 
 
 def context_now(policy_digest: str, *, same_base: bool = True, log_problem: str = "") -> Context:

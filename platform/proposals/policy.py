@@ -75,12 +75,25 @@ class Forbid(_Strict):
     paths_outside: tuple[Literal["mechanisms/", "tests/"], ...] = Field(min_length=1)
 
 
+# Findings that say how much is known of a package's vulnerabilities: `Freshness` judges that.
+FRESHNESS_RULES = frozenset({"advisories-not-scanned", "advisories-stale"})
+
+
+class Freshness(_Strict):
+    """Advisories of vulnerabilities: how old they may be, and what follows where they are older,
+    or where nobody scanned. `show`: the finding is there to be read, and nothing else."""
+
+    advisories_days: int = Field(ge=1, le=3650)
+    otherwise: Literal["show", "escalate", "deny"]
+
+
 class Checks(_Strict):
     """Evidence: what must have passed, and how old it may be."""
 
     required: tuple[Name, ...] = Field(min_length=1)
     fresh_hours: float = Field(gt=0, le=24 * 90)
     decisions_changed: int = Field(ge=1)
+    freshness: Freshness = Freshness(advisories_days=30, otherwise="show")
 
 
 class Limits(_Strict):
@@ -164,6 +177,7 @@ class Evidence:
     recognised: str  # the approved operator that this re-parameterises, proved by content
     decisions_changed: int
     age_hours: float
+    advisories_days: int | None = None  # age of what the scan knew; None: nobody scanned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,8 +289,20 @@ def _gates(policy: Policy, evidence: Evidence, reasons: _Reasons) -> None:
             f"replay changed {evidence.decisions_changed} decisions, "
             f"at least {policy.checks.decisions_changed} are required"
         )
+    if policy.checks.freshness.otherwise == "deny" and (old := _unfresh(policy, evidence)):
+        deny(old)
     if evidence.age_hours > policy.checks.fresh_hours:
         deny(f"the evidence is {evidence.age_hours:.0f} h old: screen again")
+
+
+def _unfresh(policy: Policy, evidence: Evidence) -> str:
+    """What is wrong with the age of the advisories; empty: nothing."""
+    limit = policy.checks.freshness.advisories_days
+    if evidence.advisories_days is None:
+        return "the dependencies were not scanned for known vulnerabilities"
+    if evidence.advisories_days > limit:
+        return f"the advisories are {evidence.advisories_days} days old, the limit is {limit}"
+    return ""
 
 
 def _guards(policy: Policy, evidence: Evidence, context: Context, reasons: _Reasons) -> None:
@@ -284,8 +310,10 @@ def _guards(policy: Policy, evidence: Evidence, context: Context, reasons: _Reas
     escalate = reasons.escalate.append
     if not evidence.recognised:
         escalate("new code, not an approved operator with changed parameters: people decide")
-    if evidence.rules:
-        escalate(f"findings to read: {', '.join(sorted(set(evidence.rules)))}")
+    if to_read := sorted(set(evidence.rules) - FRESHNESS_RULES):
+        escalate(f"findings to read: {', '.join(to_read)}")
+    if policy.checks.freshness.otherwise == "escalate" and (old := _unfresh(policy, evidence)):
+        escalate(old)
     if context.automatic_today >= policy.budgets.automatic_a_day:
         escalate(f"today's {policy.budgets.automatic_a_day} automatic approvals are used up")
     if context.automatic_in_a_row >= policy.budgets.automatic_in_a_row:

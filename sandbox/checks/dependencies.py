@@ -1,17 +1,22 @@
 """Check `dependencies`: the packages that a draft imports against those that the image has.
 
-Says before any import fails which package is missing or not allowed, and how to ask for it. Known
-vulnerabilities are not looked up here, and the result says so.
+Three findings: a package that is missing, one that is there and not for mechanisms, one with a
+known vulnerability. The image's lock was audited before (`sandbox.vulnerabilities`); here its
+answer is matched with the imports. Where nobody could look, or with old advisories, a warning says
+so: how much that counts is the policy's to say.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
-from sandbox.report import CheckResult, Draft, DraftError, Finding, Outcome, Severity
+from sandbox import advisories, image, sbom, vulnerabilities
+from sandbox.report import CheckResult, Draft, DraftError, Finding, Outcome, Severity, digest_of
 from sandbox.syntax import parse
+from sandbox.vulnerabilities import Scan
 
 CHECK = "dependencies"
 FOR_MECHANISMS = frozenset({"numpy"})
@@ -38,10 +43,22 @@ WHY_MISSING = (
 WHY_FORBIDDEN = "The image has it for running tests; a mechanism must not depend on it."
 
 
-def check(draft: Draft) -> CheckResult:
-    """Findings for every imported package that is neither the standard library's nor allowed."""
+WHY_VULNERABLE = (
+    "What is publicly known to be broken in a package can be used by whoever writes code for it. "
+    "The sandbox image needs a mended version in its lock; the mechanism itself need not change."
+)
+WHY_NOT_SCANNED = (
+    "Nobody looked, or with advisories of long ago: what was found since is not in this report. A "
+    "newer snapshot is stored with `python -m sandbox advisories FILE`."
+)
+NOT_SCANNED = "advisories-not-scanned"
+STALE = "advisories-stale"
+
+
+def check(draft: Draft, scan: Callable[[], Scan] = vulnerabilities.current) -> CheckResult:
+    """Findings for every imported package that is not the standard library's and not all right."""
     findings: list[Finding] = []
-    used: set[str] = set()
+    used: dict[str, tuple[str, int]] = {}  # package -> where it is imported first
     for path, data in draft.files.items():
         try:
             tree = parse(path, data)
@@ -51,16 +68,60 @@ def check(draft: Draft) -> CheckResult:
         allowed = FOR_MECHANISMS if path == draft.mechanism_path else FOR_TESTS
         seen: set[str] = set()
         for line, package in _packages(tree):
-            used.add(package)
+            used.setdefault(package, (path, line))
             if package in allowed or package in seen:
                 continue
             seen.add(package)
             findings.append(_judge(path, line, package))
+    known = scan()
+    now = datetime.now(UTC)
+    findings += _vulnerable(used, known)
+    findings += _unknown(known, now)
+    failed = any(f.severity is Severity.ERROR for f in findings)
+    bill = sbom.document(known.lock)
     return CheckResult(
         name=CHECK,
-        outcome=Outcome.FAILED if findings else Outcome.PASSED,
+        outcome=Outcome.FAILED if failed else Outcome.PASSED,
         findings=tuple(findings),
-        detail={"packages": sorted(used), "advisories": "not scanned"},
+        detail={
+            "packages": sorted(used),
+            "advisories": known.to_data(now),
+            "sbom": bill,
+            "sbom_sha256": digest_of(sbom.canonical(bill)),
+        },
+    )
+
+
+def _vulnerable(used: dict[str, tuple[str, int]], known: Scan) -> Iterator[Finding]:
+    for package, (path, line) in sorted(used.items()):
+        name = advisories.normal(PACKAGES.get(package, package))
+        for one in known.vulnerable.get(name, ()):
+            also = f" ({', '.join(one['aliases'])})" if one["aliases"] else ""
+            mended = f", mended in {', '.join(one['fixed_in'])}" if one["fixed_in"] else ""
+            message = f"line {line} imports {name}, which has {one['id']}{also}{mended}"
+            yield _finding(path, line, "vulnerable-dependency", message[:1000], WHY_VULNERABLE)
+
+
+def _unknown(known: Scan, now: datetime) -> Iterator[Finding]:
+    if not known.complete:
+        parts = [f"{name}: {why}" for name, why in sorted(known.not_scanned.items())]
+        message = f"NOT SCANNED for known vulnerabilities: {known.problem or '; '.join(parts)}"
+        yield _warning(NOT_SCANNED, message)
+    if known.dated and known.stale(now):
+        yield _warning(
+            STALE,
+            f"the advisories end on {known.dated[:10]}, {known.age_days(now)} days ago (limit "
+            f"{advisories.STALE_DAYS})",
+        )
+
+
+def _warning(rule: str, message: str) -> Finding:
+    return Finding(
+        check=CHECK,
+        rule=rule,
+        severity=Severity.WARNING,
+        message=message[:1000],
+        why=WHY_NOT_SCANNED,
     )
 
 
@@ -78,7 +139,7 @@ def _packages(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _judge(path: str, line: int, package: str) -> Finding:
-    if package in FOR_TESTS:
+    if advisories.normal(PACKAGES.get(package, package)) in image.PACKAGES:
         message = f"line {line} imports {package}, which a mechanism may not use"
         return _finding(path, line, "dependency-forbidden", message, WHY_FORBIDDEN)
     shown = PACKAGES.get(package, package)

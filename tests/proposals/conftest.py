@@ -33,7 +33,7 @@ from sandbox.report import CheckResult, Draft, Finding, Outcome, Report, Severit
 
 IMAGE = "sha256:" + "5a" * 32
 CHECKS = (
-    *("draft", "characters", "imports", "bandit", "dependencies"),
+    *("draft", "characters", "imports", "bandit", "dependencies", "secrets", "complexity"),
     *("import", "contract", "unit_tests", "replay"),
 )
 PEOPLE = {

@@ -46,6 +46,12 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return get_backend(request.param, progress=lambda text: sys.stderr.write(f"{text}\n"))
 
 
+@pytest.fixture(autouse=True)
+def verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these tests make of an engine is not what later tests should be told of it."""
+    monkeypatch.setattr(clearance, "_bad", {})
+
+
 @pytest.fixture
 def start(backend: Backend) -> Iterator[Callable[..., MechanismHost]]:
     hosts: list[MechanismHost] = []

@@ -14,7 +14,7 @@ from sandbox.backends.base import Backend, Channel
 from sandbox.draft import lay_out, load_draft
 from sandbox.errors import InfrastructureError
 from sandbox.reaper import LABEL_OWNER, me
-from sandbox.report import Draft, Outcome
+from sandbox.report import Draft, Outcome, Severity
 from sandbox.screen import CHECKS, DYNAMIC, STATIC, screen
 from sandbox.traces import bundled_traces
 
@@ -112,7 +112,8 @@ def test_a_static_failure_starts_no_worker() -> None:
     assert report.outcome is Outcome.FAILED
     assert backend.started == 0
     assert {outcomes(report)[n] for n in DYNAMIC} == {Outcome.SKIPPED}
-    assert {f.check for f in report.findings} == {"draft", "imports"}  # all static ones ran
+    errors = {f.check for f in report.findings if f.severity is Severity.ERROR}
+    assert errors == {"draft", "imports"}  # all static ones ran
 
 
 def test_what_can_not_be_read_is_said_once() -> None:
@@ -125,7 +126,7 @@ def test_no_engine_could_not_look() -> None:
     report = screen(load_draft(TABU), backend=Flaky(None, 0))
     assert report.outcome is Outcome.COULD_NOT_LOOK
     assert outcomes(report)["import"] is Outcome.COULD_NOT_LOOK
-    assert report.findings[0].rule == "could-not-look"
+    assert "could-not-look" in {f.rule for f in report.findings if f.check == "import"}
 
 
 @pytest.mark.engine

@@ -12,7 +12,7 @@ from sandbox.report import CheckResult, Finding, Outcome, Report, Severity
 
 IMAGE = "sha256:" + "5a" * 32
 CHECKS = (
-    *("draft", "characters", "imports", "bandit", "dependencies"),
+    *("draft", "characters", "imports", "bandit", "dependencies", "secrets", "complexity"),
     *("import", "contract", "unit_tests", "replay"),
 )
 

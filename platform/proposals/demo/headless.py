@@ -28,9 +28,9 @@ from proposals.demo.children import ChildFailed, Family
 from proposals.demo.console import Console
 from proposals.demo.parent import Stop
 from proposals.demo.person import Person, Refused
+from sandbox.screen import STATIC
 
 ROLES = ("approved", "rejected", "failed", "rolled_back", "autonomous")
-STATIC = {"draft", "characters", "imports", "bandit", "dependencies"}
 COMMAND_SECONDS = 120
 RUNNER = ("--trials", "400", "--budget-seconds", "1.5", "--level2-every", "1", "--seed", "1")
 # For the length of the story a rollback is a person's act: the canary never judges that early.
@@ -207,7 +207,7 @@ def problems(summary: dict[str, Any]) -> list[str]:
         for role in ("rejected", "failed", "rolled_back")
         if cast[role]["state"] != role
     ]
-    if not set(cast["failed"]["failed_checks"]) - STATIC:
+    if not set(cast["failed"]["failed_checks"]) - set(STATIC):
         found.append(f"failed: not in the sandbox, but in {cast['failed']['failed_checks']}")
     found += [f"{role}: no audit entry" for role in ROLES if not cast[role]["audit"]]
     return found + _around(summary)
