@@ -21,7 +21,12 @@ class BudgetExceeded(RuntimeError):
 
 
 class PriorError(RuntimeError):
-    """The prior gave nothing usable after its retries; the message says what it answered."""
+    """The prior gave nothing usable after its retries; the message says what it answered.
+
+    `rounds`: what had been asked and answered before, where Level 2 ended so.
+    """
+
+    rounds: tuple[Round, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,10 @@ class Task(Protocol):
 
 
 class Prior(Protocol):
-    """Level 1: proposes changes from the whole history. `label` says honestly what it is."""
+    """Level 1: proposes changes from the whole history. `label` says honestly what it is.
+
+    `runner.settings` gives a prior that has an `earlier_runs` the runs that memory knows.
+    """
 
     label: str
 
@@ -75,6 +83,30 @@ class Steering:
     frozen: frozenset[str]
     guidance: str
     reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierRun:
+    """Trials of another run of the same task (same task digest): context to read, never part of
+    this run's trace. Numbers and classes alone; nobody's free text comes along.
+
+    `source` is where it was found (`folder` or `platform`), `host` names the machine in words;
+    metrics of another host (`same_host` false) may differ by more than noise. `sigma`: that run's
+    noise, in units of the metric. `trials` may be a selection: the baseline, what was kept, then
+    the newest; `trials_in_all` says of how many.
+    """
+
+    run_id: str
+    source: str
+    runner: str
+    host: str
+    same_host: bool
+    started_at: str
+    metric: str
+    minimize: bool
+    sigma: float | None
+    trials_in_all: int
+    trials: tuple[Trial, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +127,7 @@ class ResearchContext:
     library: tuple[LibraryEntry, ...]
     earlier_drafts: tuple[Mapping[str, Any], ...] = ()  # name, digest, state, reason, operator
     seed: int = 0
+    earlier_runs: tuple[EarlierRun, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
