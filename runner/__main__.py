@@ -27,7 +27,7 @@ from runner.link import Link
 from runner.local import Local
 from runner.platform_client import Credentials, CredentialsError, PlatformClient, TokenInvalid
 from runner.search import Control, Plan, Search
-from runner.settings import DEFAULT_BUDGET_SECONDS, RunSettings, parts_of, task_of
+from runner.settings import RunSettings, parts_of, task_of
 from runner.store import JournalError
 from runner.subprocesses import STOPPING, StopRequested
 from runner.tasks import TaskError, all_tasks
@@ -68,13 +68,18 @@ def say(text: str) -> None:
 
 @app.command()
 def tasks() -> None:
-    """List the tasks that a runner can work on."""
-    for name, about in all_tasks().items():
-        typer.echo(f"{name}\t{about}")
+    """List the tasks that a runner can work on, with the options that each takes or needs."""
+    for name, kind in all_tasks().items():
+        typer.echo(f"{name:<10} {kind.about}")
+        for line in kind.help_lines():
+            typer.echo(f"    {line}")
 
 
-@app.command(epilog=EXITS)
+@app.command(
+    epilog=EXITS, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
 def run(
+    context: typer.Context,
     *,
     task: Annotated[str, typer.Option(help="What to search on; `tasks` lists them.")],
     trials: Annotated[int, typer.Option(help="Trials beside the baseline (trial 0).")],
@@ -99,9 +104,6 @@ def run(
     seed: Annotated[
         int | None, typer.Option(help="All randomness derives from it. Default: 0, or the run's.")
     ] = None,
-    budget_seconds: Annotated[
-        float, typer.Option(help="What one training may take.")
-    ] = DEFAULT_BUDGET_SECONDS,
     level2_every: Annotated[
         int, typer.Option(help="Draft a mechanism after every so many trials; 0: never.")
     ] = 10,
@@ -115,6 +117,8 @@ def run(
 ) -> None:
     """Search: train the baseline, then trial after trial, and keep what is better.
 
+    Each task takes options of its own (--budget-seconds, --dir ...): `tasks` lists them.
+
     Stop it at any time, even with kill -9, and start it again with the same command. With
     --platform, the mechanism that the platform wants is verified, loaded into a sandbox worker at
     a trial boundary and attested; without a sandbox engine nothing is loaded and nothing runs.
@@ -122,13 +126,13 @@ def run(
     try:
         settings = RunSettings(
             task=task,
+            task_options=tuple(context.args),
             trials=trials,
             out=out,
             prior=prior,  # type: ignore[arg-type]  # pydantic checks it
             generator=generator,  # type: ignore[arg-type]
             platform=platform,
             seed=seed,
-            budget_seconds=budget_seconds,
             level2_every=level2_every,
             base_url=base_url,
             model=model,

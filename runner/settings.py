@@ -12,10 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from runner.borders import Prior, Researcher, Task
 from runner.search import Steer
-from runner.tasks import get_task
+from runner.tasks import Places, get_task
 
 KEY_VARIABLES = ("ESCAPEMENT_LLM_KEY", "OPENAI_API_KEY")
-DEFAULT_BUDGET_SECONDS = 3.0
 LEDGER = "tokens.json"
 
 
@@ -25,13 +24,13 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: str
+    task_options: tuple[str, ...] = ()  # words of a command line; the task's file knows them
     trials: int = Field(ge=1, le=100_000)
     out: Path
     prior: Literal["habit", "openai"] = "habit"
     generator: Literal["catalog", "openai"] = "catalog"
     platform: Path | None = None
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
-    budget_seconds: float = Field(default=DEFAULT_BUDGET_SECONDS, gt=0, le=86_400)
     level2_every: int = Field(default=10, ge=0, le=10_000)
     steer_every: int = Field(default=5, ge=1, le=10_000)
     base_url: str = ""
@@ -52,7 +51,7 @@ class RunSettings(BaseModel):
 
 def task_of(settings: RunSettings) -> Task:
     """The task. Raises TaskError."""
-    return get_task(settings.task, budget_seconds=settings.budget_seconds)
+    return get_task(settings.task, settings.task_options, places=Places(out=settings.out))
 
 
 def parts_of(settings: RunSettings, task: Task) -> tuple[Prior, Steer, Researcher | None]:

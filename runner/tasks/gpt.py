@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from runner.borders import Outcome
 from runner.corpus import Corpus, CorpusError, prepare
 from runner.gpt_space import SEQUENCE_LENGTH, SPACE
@@ -28,6 +30,7 @@ from runner.tasks.base import (
     measure,
     trial_environment,
 )
+from runner.tasks.kinds import Places, TaskKind, TaskOptions
 from sandbox.mechanism import Config
 
 TRAINER_FILES = tuple(
@@ -133,3 +136,32 @@ class GptTask:
             f"--corpus={corpus.path.resolve()}:{corpus.digest}:{corpus.train_bytes}",
             json.dumps(dict(config), sort_keys=True, allow_nan=False),
         ]
+
+
+class GptOptions(TaskOptions):
+    """What a person may choose about it."""
+
+    budget_seconds: float = Field(
+        default=3.0, ge=0.1, le=86_400, description="processor seconds of one training"
+    )
+    threads: int = Field(default=1, ge=1, le=256, description="threads of one training")
+    memory_mb: int = Field(
+        default=4096, ge=64, le=1_048_576, description="memory of one training in MiB"
+    )
+
+
+def _make(options: GptOptions, places: Places) -> GptTask:
+    return GptTask(
+        budget_seconds=options.budget_seconds,
+        cache=places.var / "corpus",
+        threads=options.threads,
+        memory_mb=options.memory_mb,
+    )
+
+
+KIND = TaskKind(
+    name=GptTask.name,
+    about="train a small GPT on the standard library's source; val_bpb, lower is better",
+    options=GptOptions,
+    make=_make,
+)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from runner.borders import FAILURES
 from runner.subprocesses import Finished
-from runner.tasks import TaskError, all_tasks, get_task
 from runner.tasks.base import Deadline, classify, measure, trial_environment
 from runner.tasks.gpt import GptTask
 from tests.runner.test_train import SMALL
@@ -212,13 +211,3 @@ def test_the_host_says_what_a_number_needs_beside_it(task):
     facts = task.host()
     assert {"cpu", "cores", "torch", "threads", "budget_seconds", "corpus_digest"} <= set(facts)
     assert facts["corpus_digest"] == task.corpus.digest
-
-
-def test_tasks_have_names(tmp_path):
-    assert "gpt" in all_tasks()
-    assert get_task("gpt", budget_seconds=2.0, cache=tmp_path).name == "gpt"
-    with pytest.raises(TaskError, match="there are: gpt"):
-        get_task("no-such-task")
-    with pytest.raises(TaskError, match="budget"):
-        get_task("gpt", budget_seconds=0.0)
-    assert [f for f in ("constraint", "oom", "nan", "timeout") if f not in FAILURES] == []

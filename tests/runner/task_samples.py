@@ -1,0 +1,22 @@
+"""One small working sample of each kind of task, for the contract test: options by its name.
+
+A new kind of task needs one line here, else the contract test fails. A sample's trial with the
+default configuration must give a metric within seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Options = dict[str, Any]
+
+
+def _gpt(_folder: Path) -> Options:
+    return {"budget_seconds": 0.3}
+
+
+SAMPLES: dict[str, Callable[[Path], Options]] = {
+    "gpt": _gpt,
+}
