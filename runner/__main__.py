@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from runner import summary
 from runner.baseline import BaselineFailed
 from runner.borders import BudgetExceeded, PriorError, Task
 from runner.hotload import Loader
@@ -26,6 +27,7 @@ from runner.level2 import Base, Level2, seed_library
 from runner.link import Link
 from runner.local import Local
 from runner.platform_client import Credentials, CredentialsError, PlatformClient, TokenInvalid
+from runner.prompting import PromptError
 from runner.search import Control, Plan, Search
 from runner.settings import RunSettings, parts_of, task_of
 from runner.store import JournalError
@@ -114,6 +116,26 @@ def run(
     token_cap: Annotated[
         int, typer.Option(help="Tokens that the language model may cost in all.")
     ] = 2_000_000,
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="MODEL@BASE_URL: asked where the one before gives nothing usable, said and "
+            "counted each time; its key: ESCAPEMENT_LLM_KEY_1, _2 ... May be repeated."
+        ),
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(help="PROMPT,ANSWER: what a million tokens cost, once for each model."),
+    ] = None,
+    cost_cap: Annotated[
+        float | None, typer.Option(help="Money that the language models may cost in all.")
+    ] = None,
+    call_seconds: Annotated[
+        float, typer.Option(help="Deadline of one call of a language model.")
+    ] = 120.0,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A folder of prompts in place of runner/prompts.")
+    ] = None,
 ) -> None:
     """Search: train the baseline, then trial after trial, and keep what is better.
 
@@ -137,6 +159,11 @@ def run(
             base_url=base_url,
             model=model,
             token_cap=token_cap,
+            cost_cap=cost_cap,
+            prices=tuple(price or ()),
+            fallbacks=tuple(fallback or ()),
+            call_seconds=call_seconds,
+            prompts=prompts,
         )
     except ValidationError as error:
         for problem in error.errors():
@@ -170,7 +197,7 @@ def run_settings(settings: RunSettings) -> int:
                 return _local(settings, task, journal)
             journal.bind(credentials.public_key)
             return _linked(settings, task, journal, credentials)
-    except (JournalError, CredentialsError, TaskError) as error:
+    except (JournalError, CredentialsError, TaskError, PromptError) as error:
         say(f"ERROR: {error}")
         return USAGE
     except StopRequested:
@@ -221,7 +248,7 @@ def _search(
     control: Control,
     base: Callable[[], Base],
 ) -> Search:
-    prior, steer, researcher = parts_of(settings, task)
+    prior, steer, researcher = parts_of(settings, task, say)
     outer = None
     if researcher is not None:
         outer = Level2(

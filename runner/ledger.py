@@ -1,6 +1,7 @@
-"""What language models cost: tokens against a cap, calls, and failures by class.
+"""What language models cost: tokens and money against caps, calls, and failures by class.
 
-Kept in a file, so that killing and starting the runner again does not refill the cap.
+Kept in a file, so that killing and starting the runner again does not refill a cap. Prices are
+what a person gave; nothing here knows a provider.
 """
 
 from __future__ import annotations
@@ -13,50 +14,99 @@ from typing import Any
 
 from runner.borders import BudgetExceeded
 
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What a million tokens cost, in one currency for all models."""
+
+    prompt: float = 0.0
+    answer: float = 0.0
+
+    def of(self, prompt_tokens: int, answer_tokens: int) -> float:
+        """The price of one call."""
+        return (prompt_tokens * self.prompt + answer_tokens * self.answer) / MILLION
+
+
+FREE = Price()
+
 
 @dataclass(kw_only=True)
 class Ledger:
-    """Tokens spent, against a cap; in `path` they survive a restart of the runner."""
+    """Tokens and money spent, against caps; in `path` they survive a restart of the runner."""
 
     cap_tokens: int
+    cap_cost: float | None = None
     path: Path | None = None
     prompt_tokens: int = 0
     answer_tokens: int = 0
+    cost: float = 0.0
     calls: int = 0
     estimated_calls: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    models: dict[str, Counter[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.path is not None and self.path.exists():
-            kept = json.loads(self.path.read_text())
-            self.prompt_tokens, self.answer_tokens = kept["prompt_tokens"], kept["answer_tokens"]
-            self.calls, self.estimated_calls = kept["calls"], kept["estimated_calls"]
-            self.faults = Counter(kept["faults"])
+            try:
+                self._take(json.loads(self.path.read_text()))
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+                raise BudgetExceeded(
+                    f"{self.path} says what was spent and can't be read ({error}): mend it; "
+                    "removing it refills the caps"
+                ) from error
+
+    def _take(self, kept: dict[str, Any]) -> None:
+        self.prompt_tokens, self.answer_tokens = kept["prompt_tokens"], kept["answer_tokens"]
+        self.calls, self.estimated_calls = kept["calls"], kept["estimated_calls"]
+        self.faults = Counter(kept["faults"])
+        self.cost = kept.get("cost", 0.0)  # ledgers of before had neither
+        self.models = {name: Counter(of) for name, of in kept.get("models", {}).items()}
 
     @property
     def total_tokens(self) -> int:
         """All tokens so far."""
         return self.prompt_tokens + self.answer_tokens
 
-    def check(self, expected_tokens: int) -> None:
-        """Raise BudgetExceeded before a call that would break the cap."""
-        if self.total_tokens + expected_tokens > self.cap_tokens:
+    def check(self, prompt_tokens: int, answer_tokens: int, price: Price = FREE) -> None:
+        """Raise BudgetExceeded before a call that would break a cap."""
+        expected = prompt_tokens + answer_tokens
+        if self.total_tokens + expected > self.cap_tokens:
             raise BudgetExceeded(
                 f"{self.total_tokens} of {self.cap_tokens} tokens are spent and the next question "
-                f"needs about {expected_tokens}: raise the cap and start the run again"
+                f"needs about {expected}: raise the cap and start the run again"
+            )
+        cost = price.of(prompt_tokens, answer_tokens)
+        if self.cap_cost is not None and self.cost + cost > self.cap_cost:
+            raise BudgetExceeded(
+                f"{self.cost:.4f} of {self.cap_cost:.4f} is spent and the next question may cost "
+                f"{cost:.4f}: raise the cost cap and start the run again"
             )
 
-    def spend(self, prompt_tokens: int, answer_tokens: int, *, estimated: bool) -> None:
+    def spend(
+        self,
+        prompt_tokens: int,
+        answer_tokens: int,
+        *,
+        estimated: bool,
+        model: str = "",
+        price: Price = FREE,
+    ) -> None:
         """Count one call."""
         self.prompt_tokens += prompt_tokens
         self.answer_tokens += answer_tokens
+        self.cost += price.of(prompt_tokens, answer_tokens)
         self.calls += 1
         self.estimated_calls += estimated
+        counted = {"calls": 1, "prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
+        self.models.setdefault(model, Counter()).update(counted)
         self.save()
 
-    def fault(self, fault: str) -> None:
+    def fault(self, fault: str, model: str = "") -> None:
         """Count one failure."""
         self.faults[fault] += 1
+        self.models.setdefault(model, Counter())[fault] += 1
         self.save()
 
     def save(self) -> None:
@@ -72,7 +122,9 @@ class Ledger:
         return {
             "prompt_tokens": self.prompt_tokens,
             "answer_tokens": self.answer_tokens,
+            "cost": self.cost,
             "calls": self.calls,
             "estimated_calls": self.estimated_calls,
             "faults": dict(sorted(self.faults.items())),
+            "models": {name: dict(sorted(of.items())) for name, of in sorted(self.models.items())},
         }

@@ -8,9 +8,10 @@ same id. What a draft may do is nobody's business here: it goes to the gate like
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -26,7 +27,7 @@ from runner.borders import (
 from runner.decisions import Running, view_of
 from runner.drafts import Drafts, DraftState, memories
 from runner.journal import Entry, Journal, derive
-from runner.protocol import LibraryEntry
+from runner.protocol import LibraryEntry, Round
 from runner.store import JournalClosed
 from runner.subprocesses import STOPPING, StopRequested
 from sandbox.report import digest_of
@@ -154,6 +155,8 @@ class Level2:
         except (PriorError, BudgetExceeded) as error:
             self._drafts.not_drafted(draft_id, DraftState.FAILED, str(error)[:2000])
             self.say(f"LEVEL 2 FAILED after trial {after}: {error}")
+            if isinstance(error, PriorError):
+                write_rounds(self._folder(after), error.rounds, refused=str(error))
             if isinstance(error, BudgetExceeded):
                 raise
             return
@@ -168,9 +171,19 @@ class Level2:
         self._drafts.drafted(
             draft_id, draft, commit=context.base_commit, digest=context.mechanism_digest
         )
-        folder = write_draft(self.journal.folder / "drafts" / f"after_{after:04d}", draft)
+        folder = write_draft(self._folder(after), draft)
         self.say(f"Level 2 after trial {after}: drafted {draft.title!r} ({folder})")
         self.news()
+
+    def _folder(self, after: int) -> Path:
+        return self.journal.folder / "drafts" / f"after_{after:04d}"
+
+
+def write_rounds(folder: Path, rounds: Sequence[Round], *, refused: str = "") -> None:
+    """What was asked and answered, for people: `rounds.json`; why it came to nothing, if so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    body = {"refused": refused, "rounds": [r.model_dump() for r in rounds]}
+    (folder / "rounds.json").write_text(json.dumps(body, indent=1), encoding="utf-8")
 
 
 def write_draft(folder: Path, draft: ResearchDraft) -> Path:
@@ -181,6 +194,7 @@ def write_draft(folder: Path, draft: ResearchDraft) -> Path:
             raise ValueError(f"a draft names the path {name!r}")
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
+    write_rounds(folder, draft.rounds)
     return folder
 
 

@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import httpx2
 import openai
 from pydantic import BaseModel, ValidationError
 
 from runner.borders import PriorError
-from runner.ledger import Ledger
+from runner.ledger import FREE, Ledger, Price
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -56,6 +56,15 @@ class LlmError(PriorError):
         self.detail = message
 
 
+class LanguageModel(Protocol):
+    """What asks: one model (`Llm`), or several in their order (`runner.providers`)."""
+
+    @property
+    def model(self) -> str: ...
+
+    def ask(self, prompt: str, *, schema: type[M], purpose: str) -> Answer[M]: ...
+
+
 class Mode(StrEnum):
     """Forms of structured output, best first."""
 
@@ -74,6 +83,7 @@ class Answer(Generic[M]):
     prompt_tokens: int
     answer_tokens: int
     seconds: float
+    model: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +104,9 @@ class Llm:
         model: str,
         api_key: str,
         ledger: Ledger,
+        price: Price = FREE,
         deadline_seconds: float = 120.0,
+        question_seconds: float = 300.0,
         retries: int = 2,
         answer_bytes: int = 512 * 1024,
         answer_tokens: int = 8000,
@@ -102,6 +114,8 @@ class Llm:
     ) -> None:
         self.model = model
         self.ledger = ledger
+        self.price = price
+        self.question_seconds = question_seconds
         self.deadline_seconds = deadline_seconds
         self.retries = retries
         self.answer_bytes = answer_bytes
@@ -122,19 +136,24 @@ class Llm:
         )
 
     def ask(self, prompt: str, *, schema: type[M], purpose: str) -> Answer[M]:
-        """One question. Raises LlmError (a PriorError) or BudgetExceeded."""
+        """One question: `retries` more calls, and none begun after `question_seconds`.
+
+        Raises LlmError (a PriorError) or BudgetExceeded.
+        """
         started = time.monotonic()
         before = (self.ledger.prompt_tokens, self.ledger.answer_tokens)
         question, error = prompt, LlmError(Fault.EMPTY, "never asked")
         for attempt in range(self.retries + 1):
             if attempt:
+                if time.monotonic() - started > self.question_seconds:
+                    break
                 self._pause(min(0.5 * 2**attempt, 10.0))
             try:
                 reply = self._reply(question, schema)
                 value = _checked(reply, schema)
             except LlmError as failure:
                 error = failure
-                self.ledger.fault(failure.fault.value)
+                self.ledger.fault(failure.fault.value, self.model)
                 if failure.fault in NO_RETRY:
                     break
                 if failure.fault in {Fault.NOT_JSON, Fault.CUT_OFF, Fault.WRONG_SCHEMA}:
@@ -147,6 +166,7 @@ class Llm:
                 prompt_tokens=self.ledger.prompt_tokens - before[0],
                 answer_tokens=self.ledger.answer_tokens - before[1],
                 seconds=time.monotonic() - started,
+                model=self.model,
             )
         raise LlmError(error.fault, f"{purpose}: {error.detail}") from error
 
@@ -154,7 +174,7 @@ class Llm:
         """One call, in the best mode that the server takes."""
         expected = len(SYSTEM + prompt) // CHARACTERS_A_TOKEN
         while True:
-            self.ledger.check(expected + self.answer_tokens)
+            self.ledger.check(expected, self.answer_tokens, self.price)
             try:
                 reply = self._call(prompt, schema)
             except openai.BadRequestError as error:
@@ -165,7 +185,7 @@ class Llm:
             spent = (reply.prompt_tokens, reply.answer_tokens)
             if estimated:
                 spent = (expected, len(reply.text) // CHARACTERS_A_TOKEN + 1)
-            self.ledger.spend(*spent, estimated=estimated)
+            self.ledger.spend(*spent, estimated=estimated, model=self.model, price=self.price)
             return reply
 
     def _step_down(self, message: str) -> bool:

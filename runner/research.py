@@ -20,7 +20,7 @@ import sandbox.mechanism
 from runner.borders import PriorError, ResearchContext, ResearchDraft
 from runner.catalog import REFUSED_STATES
 from runner.diagnosis import diagnose
-from runner.prompting import fill
+from runner.prompting import Prompts
 from runner.protocol import NAME, Round
 from runner.strategy import history_table, space_table
 from sandbox.checks.table import MECHANISM_MODULES
@@ -28,7 +28,7 @@ from sandbox.draft import draft_from_files, mechanism_classes
 from sandbox.report import DraftError, digest_of
 
 if TYPE_CHECKING:
-    from runner.llm import Answer, Llm
+    from runner.llm import Answer, LanguageModel
 
 GENERATE_ATTEMPTS = 2
 FINGERPRINT = "FINGERPRINT"
@@ -103,27 +103,35 @@ class Generated(_Strict):
 class OpenAIResearcher:
     """Drafts mechanisms with any OpenAI-compatible language model."""
 
-    def __init__(self, llm: Llm, *, metric: str) -> None:
+    def __init__(self, llm: LanguageModel, *, metric: str, prompts: Prompts | None = None) -> None:
         self.llm = llm
         self.metric = metric
+        self.prompts = prompts or Prompts()
         self.label = llm.model
 
     def draft(
         self, context: ResearchContext, progress: Callable[[str], None] | None = None
     ) -> ResearchDraft | None:
-        """A draft, or None where no mechanism was selected. Raises PriorError, BudgetExceeded."""
-        return _Drafting(self.llm, context, self.metric, progress or (lambda _text: None)).run()
+        """A draft, or None where no mechanism was selected. Raises PriorError (which holds the
+        rounds until then), BudgetExceeded."""
+        drafting = _Drafting(self, context, progress or (lambda _text: None))
+        try:
+            return drafting.run()
+        except PriorError as error:
+            error.rounds = tuple(drafting.rounds)
+            raise
 
 
 class _Drafting:
     """One pass through the four rounds."""
 
-    def __init__(self, llm: Llm, context: ResearchContext, metric: str, tell: Tell) -> None:
-        self.llm = llm
+    def __init__(self, by: OpenAIResearcher, context: ResearchContext, tell: Tell) -> None:
+        self.llm, self.prompts = by.llm, by.prompts
         self.context = context
         self.tell = tell
         self.diagnosis = diagnose(context)
-        self.shown = _shown_context(context, self.diagnosis, metric)
+        values = _shown_context(context, self.diagnosis, by.metric)
+        self.shown = self.prompts.fill("context.md", **values)
         self.rounds: list[Round] = []
 
     def run(self) -> ResearchDraft | None:
@@ -166,11 +174,11 @@ class _Drafting:
             }
             refused = refusal(files, name, self.context)
             if not refused:
-                return self._finished(answer.value, files)
+                return self._finished(answer, files)
         raise PriorError(f"generate gave no usable draft: {refused}")
 
-    def _finished(self, generated: Generated, files: dict[str, str]) -> ResearchDraft:
-        path = next(iter(files))
+    def _finished(self, answer: Answer[Generated], files: dict[str, str]) -> ResearchDraft:
+        path, generated = next(iter(files)), answer.value
         return ResearchDraft(
             title=generated.title,
             summary=generated.summary,
@@ -179,12 +187,12 @@ class _Drafting:
             parameters={FINGERPRINT: fingerprint(files[path])},
             diagnosis=self.diagnosis,
             rounds=tuple(self.rounds),
-            generator=self.llm.model[:200],
+            generator=f"{answer.model} (prompts {self.prompts.digest[:12]})"[:200],
         )
 
     def _round(self, kind: str, schema: type[M], **values: str) -> Answer[M]:
         self.tell(f"Level 2, {kind}: waiting for {self.llm.model}")
-        prompt = fill(f"{kind}.md", **values)
+        prompt = self.prompts.fill(f"{kind}.md", **values)
         if len(prompt) > MAX_PROMPT_CHARACTERS:
             raise PriorError(
                 f"level 2, {kind}: the prompt has {len(prompt)} characters, the limit is "
@@ -275,20 +283,21 @@ def _unique(name: str, context: ResearchContext) -> str:
     return next(n for i in range(2, len(taken) + 3) if (n := f"{name[:54]}_{i}") not in taken)
 
 
-def _shown_context(context: ResearchContext, diagnosis: dict[str, object], metric: str) -> str:
+def _shown_context(
+    context: ResearchContext, diagnosis: dict[str, object], metric: str
+) -> dict[str, str]:
     interface = Path(sandbox.mechanism.__file__).read_text(encoding="utf-8")
-    return fill(
-        "context.md",
-        interface=interface.partition("# --- plain data for the wire")[0].rstrip(),
-        live_name=context.mechanism_name,
-        live_source=context.mechanism_source.rstrip(),
-        space=space_table(context.space, context.best.config, context.frozen),
-        history=history_table(context.trace, metric),
-        diagnosis=json.dumps(diagnosis, indent=1),
-        library="\n".join(f"- {e.name}: {_first_line(e.source)}" for e in context.library)
+    return {
+        "interface": interface.partition("# --- plain data for the wire")[0].rstrip(),
+        "live_name": context.mechanism_name,
+        "live_source": context.mechanism_source.rstrip(),
+        "space": space_table(context.space, context.best.config, context.frozen),
+        "history": history_table(context.trace, metric),
+        "diagnosis": json.dumps(diagnosis, indent=1),
+        "library": "\n".join(f"- {e.name}: {_first_line(e.source)}" for e in context.library)
         or "none",
-        earlier="\n".join(_memory(d) for d in context.earlier_drafts) or "none",
-    )
+        "earlier": "\n".join(_memory(d) for d in context.earlier_drafts) or "none",
+    }
 
 
 def _first_line(source: str) -> str:

@@ -5,17 +5,23 @@ researcher. Nothing is started here.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from runner.borders import Prior, Researcher, Task
+from runner.ledger import FREE, Ledger, Price
 from runner.search import Steer
 from runner.tasks import Places, get_task
 
 KEY_VARIABLES = ("ESCAPEMENT_LLM_KEY", "OPENAI_API_KEY")
 LEDGER = "tokens.json"
+MAX_MODELS = 8
+_FALLBACK = re.compile(r"^(.{1,200}?)@(https?://.+)$")
+_PRICE = re.compile(r"^(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)$")
 
 
 class RunSettings(BaseModel):
@@ -36,6 +42,11 @@ class RunSettings(BaseModel):
     base_url: str = ""
     model: str = ""
     token_cap: int = Field(default=2_000_000, ge=1)
+    cost_cap: float | None = Field(default=None, gt=0)
+    prices: tuple[str, ...] = Field(default=(), max_length=MAX_MODELS)
+    fallbacks: tuple[str, ...] = Field(default=(), max_length=MAX_MODELS - 1)
+    call_seconds: float = Field(default=120.0, gt=0, le=3600)
+    prompts: Path | None = None
 
     @model_validator(mode="after")
     def _model_is_named(self) -> RunSettings:
@@ -46,7 +57,42 @@ class RunSettings(BaseModel):
                 "local server's) and --model; its key is read from the environment variable "
                 f"{KEY_VARIABLES[0]}"
             )
+        for text in self.fallbacks:
+            if not _FALLBACK.match(text):
+                raise ValueError(f"--fallback {text!r}: write MODEL@BASE_URL")
+        for text in self.prices:
+            if not _PRICE.match(text):
+                raise ValueError(f"--price {text!r}: write PROMPT,ANSWER per million tokens")
+        models = 1 + len(self.fallbacks)
+        if (self.prices or self.cost_cap) and len(self.prices) != models:
+            raise ValueError(
+                f"--price is needed once for each of the {models} models, in their order; "
+                f"given: {len(self.prices)}"
+            )
         return self
+
+    def models(self) -> list[tuple[str, str, str, Price]]:
+        """Model, base URL, key and price of each language model, in the order of asking."""
+        named = [(self.model, self.base_url)]
+        named += [(m[1], m[2]) for text in self.fallbacks if (m := _FALLBACK.match(text))]
+        prices = [
+            Price(prompt=float(m[1]), answer=float(m[2]))
+            for text in self.prices
+            if (m := _PRICE.match(text))
+        ] or [FREE] * len(named)
+        return [
+            (model, url, _key(place), price)
+            for place, ((model, url), price) in enumerate(zip(named, prices, strict=True))
+        ]
+
+
+def _key(place: int) -> str:
+    """ESCAPEMENT_LLM_KEY for the first model, ESCAPEMENT_LLM_KEY_1 for its first fall-back ...
+
+    No model is ever sent another one's key.
+    """
+    names = [f"{KEY_VARIABLES[0]}_{place}"] if place else KEY_VARIABLES
+    return next((os.environ[n] for n in names if os.environ.get(n)), "")
 
 
 def task_of(settings: RunSettings) -> Task:
@@ -54,8 +100,13 @@ def task_of(settings: RunSettings) -> Task:
     return get_task(settings.task, settings.task_options, places=Places(out=settings.out))
 
 
-def parts_of(settings: RunSettings, task: Task) -> tuple[Prior, Steer, Researcher | None]:
-    """Prior, Level 1.5 and Level 2 as asked for. A language model is loaded only if one is."""
+def parts_of(
+    settings: RunSettings, task: Task, say: Callable[[str], None]
+) -> tuple[Prior, Steer, Researcher | None]:
+    """Prior, Level 1.5 and Level 2 as asked for. A language model is loaded only if one is.
+
+    Raises PromptError, BudgetExceeded (where the ledger of before can't be read).
+    """
     from runner.catalog import CatalogResearcher  # noqa: PLC0415
     from runner.steering import OpenAISteering, ScriptedSteering  # noqa: PLC0415
     from runner.strategy import HabitPrior, OpenAIPrior  # noqa: PLC0415
@@ -64,19 +115,35 @@ def parts_of(settings: RunSettings, task: Task) -> tuple[Prior, Steer, Researche
     steer: Steer = ScriptedSteering()
     researcher: Researcher | None = CatalogResearcher()
     if "openai" in (settings.prior, settings.generator):
-        from runner.ledger import Ledger  # noqa: PLC0415
         from runner.llm import Llm  # noqa: PLC0415 - openai takes seconds to load
+        from runner.prompting import Prompts  # noqa: PLC0415
+        from runner.providers import Providers  # noqa: PLC0415
         from runner.research import OpenAIResearcher  # noqa: PLC0415
 
-        llm = Llm(
-            base_url=settings.base_url,
-            model=settings.model,
-            api_key=next((os.environ[v] for v in KEY_VARIABLES if os.environ.get(v)), ""),
-            ledger=Ledger(cap_tokens=settings.token_cap, path=settings.out / LEDGER),
+        prompts = Prompts(settings.prompts) if settings.prompts else Prompts()
+        ledger = Ledger(
+            cap_tokens=settings.token_cap,
+            cap_cost=settings.cost_cap,
+            path=settings.out / LEDGER,
         )
+        models = [
+            Llm(
+                base_url=url,
+                model=model,
+                api_key=key,
+                ledger=ledger,
+                price=price,
+                deadline_seconds=settings.call_seconds,
+                question_seconds=2.5 * settings.call_seconds,
+            )
+            for model, url, key, price in settings.models()
+        ]
+        llm = Providers(models, say=say)
         if settings.prior == "openai":
-            prior = OpenAIPrior(llm, description=task.description, metric=task.metric)
-            steer = OpenAISteering(llm, metric=task.metric)
+            prior = OpenAIPrior(
+                llm, description=task.description, metric=task.metric, prompts=prompts
+            )
+            steer = OpenAISteering(llm, metric=task.metric, prompts=prompts)
         if settings.generator == "openai":
-            researcher = OpenAIResearcher(llm, metric=task.metric)
+            researcher = OpenAIResearcher(llm, metric=task.metric, prompts=prompts)
     return prior, steer, (researcher if settings.level2_every else None)

@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runner.borders import PriorError, Steering
 from runner.diagnosis import Moves, movable, moves_of
-from runner.prompting import fill
+from runner.prompting import Prompts
 from runner.strategy import history_table, space_table
 from sandbox.mechanism import Space, View
 
 if TYPE_CHECKING:
-    from runner.llm import Llm
+    from runner.llm import LanguageModel
 
 MAX_FREEZES = 5
 MIN_FREE = 4
@@ -100,14 +100,15 @@ class SteeringAnswer(BaseModel):
 class OpenAISteering:
     """A language model instead of rules, under the same caps."""
 
-    def __init__(self, llm: Llm, *, metric: str) -> None:
+    def __init__(self, llm: LanguageModel, *, metric: str, prompts: Prompts | None = None) -> None:
         self.llm = llm
+        self.prompts = prompts or Prompts()
         self.metric = metric
         self.label = llm.model
 
     def __call__(self, view: View, steering: Steering) -> Steering:
         """The steering for the next trials. Raises PriorError, BudgetExceeded."""
-        prompt = fill(
+        prompt = self.prompts.fill(
             "level15.md",
             better="Lower" if view.minimize else "Higher",
             metric=self.metric,

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+DATABASE = "journal.sqlite3"
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 10.0
 SCHEMA = """
@@ -96,7 +97,7 @@ class Store:
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _open(self) -> sqlite3.Connection:
-        path = self.folder / "journal.sqlite3"
+        path = self.folder / DATABASE
         try:
             connection = sqlite3.connect(
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 
+from runner.borders import EarlierRun
 from runner.diagnosis import bases, movable
-from runner.prompting import fill
+from runner.prompting import Prompts
 from sandbox.mechanism import Candidate, Config, Knob, KnobValue, Space, Trial, View
 
 if TYPE_CHECKING:  # the scripted prior must not pay for loading openai
-    from runner.llm import Llm
+    from runner.llm import LanguageModel
 
 MAX_CHANGES = 3
 MAX_CANDIDATES = 16
 REPEAT_SHARE = 0.3
 SECOND_KNOB_SHARE = 0.15
 FAVOURITES = 6
+HISTORY_CHARACTERS = 80_000  # about 1,000 trials
 
 _AVOID = re.compile(r"do not touch ([A-Za-z0-9_]+)", re.IGNORECASE)
 _EXPLORE = re.compile(r"\b[Ee]xplore ([A-Z0-9_]+)\b")
@@ -133,15 +135,19 @@ class CandidatesAnswer(_Strict):
 class OpenAIPrior:
     """Any OpenAI-compatible language model, shown the whole history with values and deltas."""
 
-    def __init__(self, llm: Llm, *, description: str, metric: str) -> None:
+    def __init__(
+        self, llm: LanguageModel, *, description: str, metric: str, prompts: Prompts | None = None
+    ) -> None:
         self.llm = llm
-        self.label = llm.model
+        self.prompts = prompts or Prompts()
+        self.label = f"{llm.model} (prompts {self.prompts.digest[:12]})"
         self.description = description
         self.metric = metric
+        self.earlier_runs: tuple[EarlierRun, ...] = ()  # set by `runner.settings`, once
 
     def ask(self, view: View, guidance: str, count: int) -> list[Candidate]:
         """Up to `count` candidates. Raises PriorError, BudgetExceeded."""
-        prompt = fill(
+        prompt = self.prompts.fill(
             "level1.md",
             task=self.description,
             metric=self.metric,
@@ -186,16 +192,32 @@ def space_table(space: Space, best: Config, frozen: frozenset[str]) -> str:
     return "\n".join(rows)
 
 
-def history_table(trace: tuple[Trial, ...], metric: str) -> str:
-    """Every trial: status, metric, delta to the best of its time, changes as old -> new."""
-    rows = [f"trial | status | {metric} | delta | changes"]
+def history_table(
+    trace: tuple[Trial, ...], metric: str, *, limit_characters: int = HISTORY_CHARACTERS
+) -> str:
+    """Every trial: status, metric, delta to the best of its time, changes as old -> new.
+
+    Over the limit, the oldest trials that were not kept are left out, and it says how many.
+    """
+    rows: list[tuple[bool, str]] = []
     best: float | None = None
     for trial, base in zip(trace, bases(trace), strict=True):
         value = trial.failure if trial.metric is None else f"{trial.metric:.5f}"
         delta = "" if trial.metric is None or best is None else f"{trial.metric - best:+.5f}"
         changes = ", ".join(f"{n} {base.get(n)!r} -> {v!r}" for n, v in trial.changes.items())
         text = changes or ("baseline" if trial.number == 0 else "none")
-        rows.append(f"{trial.number} | {trial.status} | {value} | {delta} | {text}")
+        row = f"{trial.number} | {trial.status} | {value} | {delta} | {text}"
+        rows.append((trial.status == "kept", row))
         if trial.status == "kept":
             best = trial.metric
-    return "\n".join(rows)
+    over = sum(len(row) + 1 for _, row in rows) - limit_characters
+    shown, left_out = [], 0
+    for kept, row in rows:
+        if over > 0 and not kept:
+            over, left_out = over - len(row) - 1, left_out + 1
+        else:
+            shown.append(row)
+    head = [f"trial | status | {metric} | delta | changes"]
+    if left_out:
+        head.append(f"({left_out} older trials that were not kept are left out)")
+    return "\n".join(head + shown)

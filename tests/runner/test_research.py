@@ -9,6 +9,7 @@ import pytest
 from runner.borders import BudgetExceeded, PriorError
 from runner.ledger import Ledger
 from runner.llm import Llm
+from runner.prompting import Prompts
 from runner.research import FINGERPRINT, OpenAIResearcher, fingerprint
 from sandbox.report import digest_of
 from tests.runner.llmserver import serving, status
@@ -85,7 +86,8 @@ def test_four_rounds_make_a_draft():
     draft, server, told = research(EXPLORED, CRITICISED, SPECIFIED, generated())
     assert set(draft.files) == {"mechanisms/second.py", "tests/test_second.py"}
     assert draft.files["mechanisms/second.py"] == SOURCE.replace("NAME", "second")
-    assert (draft.title, draft.generator, draft.operator) == ("Ask twice", "test-model", "")
+    assert (draft.title, draft.operator) == ("Ask twice", "")
+    assert draft.generator == f"test-model (prompts {Prompts().digest[:12]})"
     assert [r.name for r in draft.rounds] == ["explore", "critique", "specify", "generate"]
     assert [r.prompt for r in draft.rounds] == server.prompts()
     assert [r.answer for r in draft.rounds] == [EXPLORED, CRITICISED, SPECIFIED, generated()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 
 import pytest
 
@@ -10,7 +11,7 @@ from runner.borders import PriorError
 from runner.gpt_space import SPACE
 from runner.ledger import Ledger
 from runner.llm import Fault, Llm, LlmError
-from runner.prompting import PromptError, fill
+from runner.prompting import FOLDER, PromptError, Prompts
 from runner.strategy import HabitPrior, OpenAIPrior, history_table, space_table
 from sandbox.mechanism import Trial, View
 from tests.runner.llmserver import serving, stall, status
@@ -65,12 +66,48 @@ def test_the_space_says_what_is_locked_frozen_and_constrained():
 
 def test_a_prompt_with_missing_or_unknown_values_is_an_error():
     with pytest.raises(PromptError, match="guidance"):
-        fill("level1.md", task="x")
+        Prompts().fill("level1.md", task="x")
+
+
+def test_a_site_may_keep_prompts_of_its_own_with_the_same_marks(tmp_path):
+    folder = tmp_path / "prompts"
+    shutil.copytree(FOLDER, folder)
+    assert Prompts(folder).digest == Prompts().digest
+    level1 = folder / "level1.md"
+    level1.write_text("Be bold. " + level1.read_text())
+    assert Prompts(folder).digest != Prompts().digest
+    level1.write_text("no marks at all")
+    with pytest.raises(PromptError, match="marks"):
+        Prompts(folder)
+    level1.write_bytes(b"\xff\xfe")
+    with pytest.raises(PromptError, match="can't be read"):
+        Prompts(folder)
+    level1.unlink()
+    with pytest.raises(PromptError, match="copy"):
+        Prompts(folder)
+    level1.write_text("x" * 100_000)
+    with pytest.raises(PromptError, match="shorten"):
+        Prompts(folder)
+
+
+def test_a_history_that_is_too_long_loses_its_oldest_discards_and_says_so():
+    base = trial(0, 5.0)
+    kept = trial(1, 4.0, {"MATRIX_LR": 0.04}, kept=True)
+    rest = [trial(n, 4.5, {"WEIGHT_DECAY": 0.1}, base=kept.config) for n in range(2, 500)]
+    table = history_table((base, kept, *rest), "val_bpb", limit_characters=5_000)
+    rows = table.splitlines()
+    assert len(table) < 5_200
+    assert "older trials that were not kept are left out" in rows[1]
+    assert rows[2].startswith("0 | kept")
+    assert rows[3].startswith("1 | kept")
+    assert rows[-1].startswith("499 |")
+    left_out = int(rows[1].strip("(").split()[0])
+    assert left_out + len(rows) - 2 == 500
 
 
 def test_values_are_never_searched_for_marks():
     names = ("task", "metric", "better", "space", "history", "count", "max_changes")
-    text = fill("level1.md", guidance="{{space}}", **dict.fromkeys(names, "x"))
+    text = Prompts().fill("level1.md", guidance="{{space}}", **dict.fromkeys(names, "x"))
     assert "{{space}}" in text
 
 
@@ -176,7 +213,7 @@ def test_it_sees_everything_and_answers_in_the_knobs_own_types():
     assert "1 | discarded | 5.25000 | +0.25000 | TOTAL_BATCH_SIZE 16384 -> 32768" in prompt
     assert "do not touch HEAD_DIM" in prompt
     assert "SCALAR_LR | float | 0.005 to 2 (log) | 0.2 | 0.2 | FROZEN" in prompt
-    assert one.label == "test-model"
+    assert one.label == f"test-model (prompts {Prompts().digest[:12]})"
 
 
 def many(count, changes=1):
