@@ -42,7 +42,7 @@ _KNOBS = {
     "ASPECT_RATIO": Knob(kind="int", default=32, low=32, high=32),
     "HEAD_DIM": _power(32, 8, 64),
     "WINDOW_PATTERN": _choice(WINDOW_PATTERNS),
-    "TOTAL_BATCH_SIZE": _power(2**14, 2**9, 2**16),
+    "TOTAL_BATCH_SIZE": _power(2**14, 2**8, 2**16),
     "DEVICE_BATCH_SIZE": _power(16, 1, 128),
     "EMBEDDING_LR": _rate(0.2, 0.005, 2.0),
     "UNEMBEDDING_LR": _rate(0.004, 0.0005, 0.2),
