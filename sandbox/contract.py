@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from sandbox.errors import MechanismFailure, Rule
 from sandbox.judging import failure_finding, own_faults, seed_of
-from sandbox.mechanism import Trial
+from sandbox.mechanism import Trial, View
 from sandbox.report import CheckResult, Finding, Outcome, Severity
 from sandbox.scripted_prior import Mood, ScriptedPrior
-from sandbox.surface import RATES, SCORE, TRAINER, Search, Surface
+from sandbox.surface import RATES, SCORE, SURFACE_SIGMA, TRAINER, Search, Surface
 
 CHECK = "contract"
 MAX_FINDINGS = 20
@@ -71,11 +71,12 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """A search to let a mechanism do; `half` is where its state is taken."""
+    """A search to let a mechanism do; `half` is where its state is taken. `noise` as in a view."""
 
     surface: Surface
     steps: tuple[Step, ...]
     half: int = 0
+    noise: float | None = None
 
 
 PLAIN = Step()
@@ -98,7 +99,11 @@ SCRIPTS = (
             Step(frozen=frozenset({"SCALAR_LR", "WARMUP_RATIO"})),
         ),
     ),
-    Script(surface=SCORE, steps=(PLAIN, Step(count=2), PLAIN, Step(fails=True), PLAIN, PLAIN)),
+    Script(
+        surface=SCORE,
+        noise=SURFACE_SIGMA,
+        steps=(PLAIN, Step(count=2), PLAIN, Step(fails=True), PLAIN, PLAIN),
+    ),
     Script(surface=RATES, steps=(PLAIN, PLAIN, Step(fails=True), Step(count=3), PLAIN, PLAIN)),
 )
 
@@ -224,7 +229,7 @@ class _Run:
         frozen = surface.frozen | step.frozen
         bare = self._search.view(frozen=frozen)
         prior = ScriptedPrior(bare, seed=f"contract/{surface.name}", mood=step.mood)
-        view = self._search.view(prior, frozen)
+        view = self._view(frozen, prior)
         where = f"{surface.name}, step {number + 1}"
         try:
             given = self._host.propose(view, step.count, seed=seed_of(surface.name, number))
@@ -242,14 +247,17 @@ class _Run:
         for candidate in given:
             trial = self._search.attempt(candidate, failure="crash" if step.fails else "")
             keep = False
-            before = self._search.view(frozen=frozen)
+            before = self._view(frozen)
             if trial.metric is not None:
                 seed = seed_of(surface.name, number, "accept", trial.number)
                 keep = self._host.accept(trial, before, seed=seed)
                 yield keep
             done = self._search.finish(trial, keep=keep)
             seed = seed_of(surface.name, number, "observe", trial.number)
-            self._host.observe(done, self._search.view(frozen=frozen), seed=seed)
+            self._host.observe(done, self._view(frozen), seed=seed)
+
+    def _view(self, frozen: frozenset[str], prior: ScriptedPrior | None = None) -> View:
+        return replace(self._search.view(prior, frozen), noise=self._script.noise)
 
     def _judge(
         self, given: list[Any], view: Any, prior: ScriptedPrior, step: Step, where: str

@@ -240,6 +240,8 @@ def _view_data(view: View) -> dict[str, Any]:
         "space": space_to_data(view.space),
         "frozen": sorted(view.frozen),
         "minimize": view.minimize,
+        "noise": view.noise,
+        "keep_sigma": view.keep_sigma,
     }
 
 

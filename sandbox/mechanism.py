@@ -157,7 +157,8 @@ class Trial:
 
     `metric` is None if it failed; `failure` then names the class (`constraint`, `oom`, `nan`,
     `timeout`, `crash`, `no_metric`, `infrastructure`). `seconds` is wall time. `mechanism` is the
-    SHA-256 of the mechanism's source that chose the trial, "" for the baseline.
+    SHA-256 of the mechanism's source that chose the trial, "" for the baseline. `measurements` is
+    how many trainings (each with a seed of its own) `metric` is the mean of.
     """
 
     number: int
@@ -168,6 +169,7 @@ class Trial:
     failure: str = ""
     seconds: float = 0.0
     mechanism: str = ""
+    measurements: int = 1
 
 
 Ask = Callable[[str, int], list[Candidate]]
@@ -184,6 +186,9 @@ class View:
     `trace` holds every trial so far in order; `best` is the trial that is kept now (the first
     one is the baseline). `random` is seeded: use it, and no other source of randomness, so that
     a run can be replayed. `minimize` tells which direction of the metric is better.
+
+    `noise` is the measured standard deviation of one training's metric under another seed (None:
+    not known); `keep_sigma` is how many of them the run wants a gain to have before it is kept.
     """
 
     trace: tuple[Trial, ...]
@@ -193,6 +198,8 @@ class View:
     random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
     minimize: bool = True
     prior: Ask = field(default=_no_prior, repr=False)
+    noise: float | None = None
+    keep_sigma: float = 2.0
 
     def ask(self, guidance: str = "", count: int = 1) -> list[Candidate]:
         """Ask Level 1's prior (the language model) for up to `count` candidates.
@@ -205,6 +212,20 @@ class View:
     def better(self, a: float, b: float) -> bool:
         """Whether metric `a` is strictly better than metric `b`."""
         return a < b if self.minimize else a > b
+
+    def gain(self, trial: Trial) -> float | None:
+        """How much better than the best one `trial` is (worse: negative); None without metrics."""
+        if trial.metric is None or self.best.metric is None:
+            return None
+        difference = self.best.metric - trial.metric
+        return difference if self.minimize else -difference
+
+    def margin(self, trial: Trial) -> float:
+        """The gain that is too easily chance: `keep_sigma` standard deviations of the trial's
+        metric, which is a mean of its measurements. 0.0 where the noise is not known."""
+        if self.noise is None:
+            return 0.0
+        return self.keep_sigma * self.noise / math.sqrt(trial.measurements)
 
     def config_of(self, changes: Config) -> dict[str, KnobValue]:
         """The whole configuration that `changes` against the best one gives."""
@@ -229,13 +250,13 @@ class Mechanism:
         return view.ask(count=count)
 
     def accept(self, trial: Trial, view: View) -> bool:
-        """Whether `trial` becomes the new best. Default: strictly better than the best one.
+        """Whether `trial` becomes the new best. Default: better than the best one by more than
+        `view.margin`; where the noise is not known, strictly better.
 
         `view` is as before the trial. Failed trials are never accepted: the host does not ask.
         """
-        if trial.metric is None or view.best.metric is None:
-            return trial.metric is not None
-        return view.better(trial.metric, view.best.metric)
+        gain = view.gain(trial)
+        return trial.metric is not None if gain is None else gain > view.margin(trial)
 
     def observe(self, trial: Trial, view: View) -> None:
         """See a finished trial, its status set; `view` holds it. Default: nothing."""
@@ -296,6 +317,7 @@ def trial_to_data(trial: Trial) -> dict[str, Any]:
         "failure": trial.failure,
         "seconds": trial.seconds,
         "mechanism": trial.mechanism,
+        "measurements": trial.measurements,
     }
 
 

@@ -75,6 +75,7 @@ def make_view(
     prior: Ask | None = None,
     seed: int = 0,
     minimize: bool = True,
+    noise: float | None = None,
 ) -> View:
     """A view; its best trial is the last kept one. Without a trace there is one kept baseline."""
     space = space or example_space()
@@ -92,6 +93,7 @@ def make_view(
         frozen=frozenset(frozen),
         random=random.Random(seed),  # noqa: S311 - search, not secrets
         minimize=minimize,
+        noise=noise,
         **extra,
     )
 

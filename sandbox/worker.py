@@ -201,6 +201,8 @@ class Worker:
             random=random.Random(request["seed"]),  # noqa: S311 - search, not secrets
             minimize=data["minimize"],
             prior=ask,
+            noise=data["noise"],
+            keep_sigma=data["keep_sigma"],
         )
 
     def _ask(self, guidance: object, count: object) -> list[Candidate]:
@@ -224,6 +226,7 @@ def _check_unchanged(view: View, data: dict[str, Any]) -> None:
         and trial_to_data(view.best) == data["best"]
         and space_to_data(view.space) == data["space"]
         and sorted(view.frozen) == data["frozen"]
+        and (view.noise, view.keep_sigma) == (data["noise"], data["keep_sigma"])
     )
     if not same:
         raise Refused("VIEW_CHANGED", "it changed the view that it was given; copy what you change")
@@ -342,8 +345,10 @@ def main() -> None:
     """Serve the host on standard input and output."""
     wire = Wire()
     # One thread: the sums of many threads depend on how many there are, and a machine with many
-    # cores would start more of them than the sandbox may have. Read by numpy when it is imported.
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    # cores would start more of them than the sandbox may have. Read by numpy, scipy and
+    # scikit-learn when they are imported; joblib would probe for locks that nobody may have here.
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    os.environ |= {"JOBLIB_MULTIPROCESSING": "0", "LOKY_MAX_CPU_COUNT": "1"}
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
     Worker(wire).serve()

@@ -64,6 +64,8 @@ def view_data() -> dict[str, Any]:
         "space": space_to_data(example_space()),
         "frozen": ["ACTIVATION"],
         "minimize": True,
+        "noise": None,
+        "keep_sigma": 2.0,
     }
 
 
