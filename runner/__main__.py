@@ -77,6 +77,19 @@ def tasks() -> None:
             typer.echo(f"    {line}")
 
 
+@app.command()
+def drafts(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, as given to `run --out`.")],
+) -> None:
+    """Say what became of each draft of a run, and what the language models cost."""
+    try:
+        for line in summary.of_drafts(folder):
+            typer.echo(line)
+    except JournalError as error:
+        say(f"ERROR: {error}")
+        raise typer.Exit(USAGE) from None
+
+
 @app.command(
     epilog=EXITS, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
 )

@@ -22,7 +22,7 @@ from runner.catalog import REFUSED_STATES
 from runner.diagnosis import diagnose
 from runner.prompting import Prompts
 from runner.protocol import NAME, Round
-from runner.strategy import history_table, space_table
+from runner.strategy import earlier_table, history_table, space_table
 from sandbox.checks.table import MECHANISM_MODULES
 from sandbox.draft import draft_from_files, mechanism_classes
 from sandbox.report import DraftError, digest_of
@@ -293,6 +293,7 @@ def _shown_context(
         "live_source": context.mechanism_source.rstrip(),
         "space": space_table(context.space, context.best.config, context.frozen),
         "history": history_table(context.trace, metric),
+        "earlier_runs": earlier_table(context.earlier_runs),
         "diagnosis": json.dumps(diagnosis, indent=1),
         "library": "\n".join(f"- {e.name}: {_first_line(e.source)}" for e in context.library)
         or "none",

@@ -8,6 +8,7 @@ or decides what is kept.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
@@ -26,6 +27,7 @@ REPEAT_SHARE = 0.3
 SECOND_KNOB_SHARE = 0.15
 FAVOURITES = 6
 HISTORY_CHARACTERS = 80_000  # about 1,000 trials
+EARLIER_CHARACTERS = 24_000  # for all earlier runs together
 
 _AVOID = re.compile(r"do not touch ([A-Za-z0-9_]+)", re.IGNORECASE)
 _EXPLORE = re.compile(r"\b[Ee]xplore ([A-Z0-9_]+)\b")
@@ -154,6 +156,7 @@ class OpenAIPrior:
             better="lower" if view.minimize else "higher",
             space=space_table(view.space, view.best.config, view.frozen),
             history=history_table(view.trace, self.metric),
+            earlier_runs=earlier_table(self.earlier_runs),
             guidance=guidance or "none",
             count=str(count),
             max_changes=str(MAX_CHANGES),
@@ -221,3 +224,20 @@ def history_table(
     if left_out:
         head.append(f"({left_out} older trials that were not kept are left out)")
     return "\n".join(head + shown)
+
+
+def earlier_table(runs: Sequence[EarlierRun]) -> str:
+    """What is known of other runs of the same task: a heading and a history for each."""
+    if not runs:
+        return "none"
+    limit = EARLIER_CHARACTERS // len(runs)
+    parts = []
+    for run in runs:
+        host = "the same host" if run.same_host else f"ANOTHER HOST ({run.host})"
+        noise = "not known" if run.sigma is None else f"{run.sigma:.5f}"
+        parts.append(
+            f"Run {run.run_id[:8]} on {host}, started {run.started_at[:10]}, "
+            f"noise (sigma) {noise}, {len(run.trials)} of {run.trials_in_all} trials:\n"
+            + history_table(run.trials, run.metric, limit_characters=limit)
+        )
+    return "\n\n".join(parts)

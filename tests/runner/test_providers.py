@@ -86,9 +86,9 @@ def test_the_caps_hold_over_all_of_them_and_are_no_reason_to_ask_the_next(tmp_pa
         llm, _, _ = providers(one, two, ledger=ledger, price=price)
         ask(llm)
         assert ledger.cost == pytest.approx(0.15)
+        ask_until_it_costs_too_much = (ask(llm) for _ in range(20))
         with pytest.raises(BudgetExceeded, match="cost cap"):
-            for _ in range(20):
-                ask(llm)
+            list(ask_until_it_costs_too_much)
         again = Ledger(cap_tokens=100_000, cap_cost=1.0, path=path)
         assert again.cost == pytest.approx(ledger.cost)
         assert again.cost <= 1.0

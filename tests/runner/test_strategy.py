@@ -7,12 +7,18 @@ import shutil
 
 import pytest
 
-from runner.borders import PriorError
+from runner.borders import EarlierRun, PriorError
 from runner.gpt_space import SPACE
 from runner.ledger import Ledger
 from runner.llm import Fault, Llm, LlmError
 from runner.prompting import FOLDER, PromptError, Prompts
-from runner.strategy import HabitPrior, OpenAIPrior, history_table, space_table
+from runner.strategy import (
+    HabitPrior,
+    OpenAIPrior,
+    earlier_table,
+    history_table,
+    space_table,
+)
 from sandbox.mechanism import Trial, View
 from tests.runner.llmserver import serving, stall, status
 
@@ -105,8 +111,34 @@ def test_a_history_that_is_too_long_loses_its_oldest_discards_and_says_so():
     assert left_out + len(rows) - 2 == 500
 
 
+def test_earlier_runs_are_shown_as_what_they_are():
+    def earlier(**more):
+        run = {
+            "run_id": "12345678-0000",
+            "source": "platform",
+            "runner": "gpu-1",
+            "host": "a CPU",
+            "same_host": True,
+            "started_at": "2026-11-20T10:00:00",
+            "metric": "val_bpb",
+            "minimize": True,
+            "sigma": 0.0123,
+            "trials_in_all": 30,
+            "trials": (trial(0, 5.0), trial(1, 4.5, {"MATRIX_LR": 0.04}, kept=True)),
+        }
+        return EarlierRun(**{**run, **more})
+
+    assert earlier_table(()) == "none"
+    text = earlier_table((earlier(), earlier(same_host=False, sigma=None)))
+    assert "Run 12345678 on the same host, started 2026-11-20, noise (sigma) 0.01230" in text
+    assert "ANOTHER HOST (a CPU)" in text
+    assert "noise (sigma) not known, 2 of 30 trials" in text
+    assert text.count("MATRIX_LR 0.02 -> 0.04") == 2
+
+
 def test_values_are_never_searched_for_marks():
     names = ("task", "metric", "better", "space", "history", "count", "max_changes")
+    names += ("earlier_runs",)
     text = Prompts().fill("level1.md", guidance="{{space}}", **dict.fromkeys(names, "x"))
     assert "{{space}}" in text
 
