@@ -19,8 +19,8 @@ from sandbox.syntax import parse
 from sandbox.vulnerabilities import Scan
 
 CHECK = "dependencies"
-FOR_MECHANISMS = frozenset({"numpy"})
-FOR_TESTS = FOR_MECHANISMS | {"pytest"}
+FOR_MECHANISMS = frozenset(image.FOR_MECHANISMS)
+FOR_TESTS = FOR_MECHANISMS | frozenset(image.FOR_TESTS)
 OURS = frozenset({"sandbox", "mechanisms"})
 INTERNALS = frozenset({"_pytest"})  # part of a package: the check `imports` refuses it
 # Import names that differ from the package's name.
@@ -36,8 +36,8 @@ PACKAGES = {
     "cma": "cma",
 }
 WHY_MISSING = (
-    "A missing package fails at import, next to a run. Write it with numpy and the standard "
-    "library, or ask whoever owns the sandbox image to add the package to its lock: that is a "
+    "A missing package fails at import, next to a run. Write it with what the image has "
+    f"({', '.join(image.FOR_MECHANISMS)}) and the standard library, or ask whoever owns the sandbox image to add the package to its lock: that is a "
     "change of its own, with its own review."
 )
 WHY_FORBIDDEN = "The image has it for running tests; a mechanism must not depend on it."
@@ -69,7 +69,7 @@ def check(draft: Draft, scan: Callable[[], Scan] = vulnerabilities.current) -> C
         seen: set[str] = set()
         for line, package in _packages(tree):
             used.setdefault(package, (path, line))
-            if package in allowed or package in seen:
+            if distribution(package) in allowed or package in seen:
                 continue
             seen.add(package)
             findings.append(_judge(path, line, package))
@@ -94,7 +94,7 @@ def check(draft: Draft, scan: Callable[[], Scan] = vulnerabilities.current) -> C
 
 def _vulnerable(used: dict[str, tuple[str, int]], known: Scan) -> Iterator[Finding]:
     for package, (path, line) in sorted(used.items()):
-        name = advisories.normal(PACKAGES.get(package, package))
+        name = distribution(package)
         for one in known.vulnerable.get(name, ()):
             also = f" ({', '.join(one['aliases'])})" if one["aliases"] else ""
             mended = f", mended in {', '.join(one['fixed_in'])}" if one["fixed_in"] else ""
@@ -125,6 +125,11 @@ def _warning(rule: str, message: str) -> Finding:
     )
 
 
+def distribution(package: str) -> str:
+    """The name under which an imported package is pinned, scanned and billed."""
+    return advisories.normal(PACKAGES.get(package, package))
+
+
 def _packages(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         names: list[str] = []
@@ -139,7 +144,7 @@ def _packages(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _judge(path: str, line: int, package: str) -> Finding:
-    if advisories.normal(PACKAGES.get(package, package)) in image.PACKAGES:
+    if distribution(package) in image.PACKAGES:
         message = f"line {line} imports {package}, which a mechanism may not use"
         return _finding(path, line, "dependency-forbidden", message, WHY_FORBIDDEN)
     shown = PACKAGES.get(package, package)

@@ -22,10 +22,51 @@ MODULES_TEXT = (
     "numpy.random numpy.typing operator random re sandbox.mechanism statistics string textwrap "
     "types typing warnings"
 )
-MECHANISM_MODULES = MODULES_TEXT.split()
+# Of the search libraries no more than search needs, by name: nothing of these reads or writes
+# files, fetches, starts processes, evaluates text (as scipy's rv_continuous does), or unpickles.
+SEARCH = {
+    "cmaes": "CMA CMAwM SepCMA get_warm_start_mgd",
+    "optuna": "Study create_study",
+    "optuna.distributions": "BaseDistribution CategoricalDistribution FloatDistribution "
+    "IntDistribution",
+    "optuna.logging": "CRITICAL ERROR WARNING set_verbosity",
+    "optuna.samplers": "CmaEsSampler GridSampler NSGAIISampler QMCSampler RandomSampler TPESampler",
+    "optuna.study": "Study StudyDirection create_study",
+    "optuna.trial": "FrozenTrial Trial TrialState create_trial",
+    "scipy.interpolate": "Akima1DInterpolator CubicSpline PchipInterpolator RBFInterpolator "
+    "UnivariateSpline interp1d",
+    "scipy.linalg": "LinAlgError cho_factor cho_solve cholesky det eigh eigvalsh expm inv lstsq "
+    "pinv qr solve solve_triangular sqrtm svd",
+    "scipy.optimize": "Bounds LinearConstraint NonlinearConstraint OptimizeResult approx_fprime "
+    "bisect brentq curve_fit differential_evolution direct dual_annealing least_squares "
+    "linear_sum_assignment linprog lsq_linear milp minimize minimize_scalar nnls shgo",
+    "scipy.spatial.distance": "cdist pdist squareform",
+    "scipy.special": "betainc betaln erf erfc erfcinv erfcx erfinv expit gamma gammainc gammaln "
+    "log_ndtr logit logsumexp ndtr ndtri softmax xlogy",
+    "scipy.stats": "bernoulli beta binom bootstrap cauchy chi2 expon f_oneway friedmanchisquare "
+    "gamma gaussian_kde gmean iqr kendalltau kruskal ks_2samp kurtosis laplace levy_stable "
+    "linregress loguniform mannwhitneyu median_abs_deviation mode multivariate_normal "
+    "multivariate_t norm pearsonr rankdata sem skew spearmanr t theilslopes trim_mean truncnorm "
+    "ttest_1samp ttest_ind ttest_rel uniform wilcoxon zscore",
+    "scipy.stats.qmc": "Halton LatinHypercube MultivariateNormalQMC Sobol discrepancy scale",
+    "sklearn.ensemble": "ExtraTreesClassifier ExtraTreesRegressor GradientBoostingRegressor "
+    "HistGradientBoostingRegressor RandomForestClassifier RandomForestRegressor",
+    "sklearn.exceptions": "ConvergenceWarning NotFittedError",
+    "sklearn.gaussian_process": "GaussianProcessClassifier GaussianProcessRegressor",
+    "sklearn.gaussian_process.kernels": "ConstantKernel DotProduct ExpSineSquared Hyperparameter "
+    "Kernel Matern Product RBF RationalQuadratic Sum WhiteKernel",
+    "sklearn.linear_model": "BayesianRidge ElasticNet HuberRegressor Lasso LinearRegression "
+    "LogisticRegression QuantileRegressor Ridge RidgeCV TheilSenRegressor",
+    "sklearn.neighbors": "KNeighborsRegressor KernelDensity NearestNeighbors",
+    "sklearn.preprocessing": "MinMaxScaler OrdinalEncoder PolynomialFeatures PowerTransformer "
+    "QuantileTransformer RobustScaler SplineTransformer StandardScaler",
+    "sklearn.tree": "DecisionTreeRegressor ExtraTreeRegressor",
+}
+MECHANISM_MODULES = sorted([*MODULES_TEXT.split(), *SEARCH])
 TEST_MODULES = ["numpy.testing", "pytest"]
 
 ONLY = {
+    **SEARCH,
     "types": "MappingProxyType SimpleNamespace",
     "warnings": "catch_warnings filterwarnings simplefilter warn",
     "pytest": "approx fail fixture mark param raises skip warns xfail",
@@ -59,7 +100,10 @@ def public_names(module: str) -> list[str]:
     """The allowed names of an installed module, by looking at it."""
     real = importlib.import_module(module)
     if module in ONLY:
-        return sorted(ONLY[module].split())
+        names = ONLY[module].split()
+        if missing := [name for name in names if not hasattr(real, name)]:
+            raise LookupError(f"{module} has no {', '.join(missing)}: mend sandbox/checks/table.py")
+        return sorted(names)
     offered = dir(real) if module == "numpy" else getattr(real, "__all__", dir(real))
     refused = set(REFUSED.get(module, "").split())
     return sorted(

@@ -57,16 +57,16 @@ def test_a_small_package_has_a_whole_record(tmp_path: Path) -> None:
 
 
 def test_what_speaks_against_it_is_said(tmp_path: Path) -> None:
-    more = "Requires-Dist: scipy>=1.0\nRequires-Dist: numpy<2\nRequires-Dist: x; extra == 'all'\n"
+    more = "Requires-Dist: xgboost>=1.0\nRequires-Dist: numpy<2\nRequires-Dist: x; extra == 'all'\n"
     files = ("odd/_core.so", "odd.pth")
     wheel(tmp_path / "w", "odd", "1.0", more, tags="cp27-cp27m-win32", files=files)
     wheel(tmp_path / "w", "odd", "1.0", more, files=files)
     made = record("odd==1.0", tmp_path / "w", lambda lock: Scan(lock=tuple(lock), problem="none"))
-    assert made.missing == ("numpy<2", "scipy>=1.0")
+    assert made.missing == ("numpy<2", "xgboost>=1.0")
     assert [w.fits_image for w in made.wheels] == [False, True]
     assert made.wheels[0].native == ("odd/_core.so",)
     words = " ".join(made.problems)
-    assert "scipy" in words
+    assert "xgboost" in words
     assert "NOT SCANNED" in words
     assert ".pth" in words
 

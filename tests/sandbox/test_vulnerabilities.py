@@ -342,7 +342,7 @@ def test_only_what_is_imported_is_vulnerable(store: Path) -> None:
 
 def test_missing_forbidden_and_vulnerable_are_three(store: Path) -> None:
     scan = current(OLD, where=store, setting="", now=datetime.now(UTC))
-    found = dict(rules(check("import sklearn\nimport pygments\nimport pytest\n", scan)))
+    found = dict(rules(check("import botorch\nimport pygments\nimport pytest\n", scan)))
     assert set(found) == {
         *("dependency-missing", "dependency-forbidden", "vulnerable-dependency"),
         "advisories-stale",

@@ -1,11 +1,11 @@
 """Needs a package that the image does not have."""
 
-from sklearn.gaussian_process import GaussianProcessRegressor
+from botorch.models import SingleTaskGP
 
 from sandbox.mechanism import Candidate, Mechanism
 
 
 class Specimen(Mechanism):
     def propose(self, view, count):
-        GaussianProcessRegressor()
+        SingleTaskGP()
         return view.ask("other", count)
