@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -23,6 +23,7 @@ KnobValue = float | int | str
 Config = Mapping[str, KnobValue]
 
 KNOB_KINDS = ("float", "int", "choice", "power_of_two")
+GRID = 64  # values that are looked at of a knob that has very many
 TRIAL_STATUSES = ("kept", "discarded", "failed")
 
 
@@ -79,6 +80,15 @@ class Knob:
         number = math.exp(where) if scale is math.log else where
         bounded = min(float(self.high or 0.0), max(float(self.low or 0.0), float(f"{number:.4g}")))
         return round(bounded) if self.kind == "int" else bounded
+
+    def near(self, value: KnobValue) -> list[KnobValue]:
+        """Allowed values, the nearest to `value` first: all of them, or GRID where there are more.
+
+        Of two equally far ones the smaller comes first; `value` itself is the first.
+        """
+        here = self.position(value)
+        found = {self.at(i / GRID): None for i in range(GRID + 1)} | {value: None}
+        return sorted(found, key=lambda v: (abs(self.position(v) - here), self.position(v)))
 
     def _scale(self) -> tuple[float, float, Callable[[float], float]]:
         if self.low is None or self.high is None:
@@ -141,6 +151,19 @@ class Space(Mapping[str, Knob]):
         if not found:
             found = [p for c in self.constraints if (p := c.problem(config))]
         return found
+
+    def repaired(self, config: Config, *, fixed: Collection[str] = ()) -> dict[str, KnobValue]:
+        """`config` with knobs moved as little as needed, so that constraints hold; those named
+        in `fixed` stay. Where that is not possible the result still has `problems`."""
+        mended = dict(config)
+        for rule in self.constraints:
+            for partner in (rule.of, rule.name):
+                if rule.problem(mended) and partner in self.knobs and partner not in fixed:
+                    for value in self.knobs[partner].near(mended[partner]):
+                        if not any(c.problem({**mended, partner: value}) for c in self.constraints):
+                            mended[partner] = value
+                            break
+        return mended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +253,14 @@ class View:
     def config_of(self, changes: Config) -> dict[str, KnobValue]:
         """The whole configuration that `changes` against the best one gives."""
         return {**self.best.config, **changes}
+
+    def changes_to(self, config: Config) -> dict[str, KnobValue]:
+        """The changes against the best configuration that give `config`."""
+        return {n: v for n, v in config.items() if v != self.best.config.get(n)}
+
+    def tried(self, config: Config) -> bool:
+        """Whether a trial had exactly this configuration."""
+        return any(dict(trial.config) == dict(config) for trial in self.trace)
 
     def free(self) -> list[str]:
         """Names of the knobs that are not frozen, in the order of the space."""

@@ -91,7 +91,7 @@ REFUSED = {
     "numpy.fft": "test",
     "numpy.linalg": "test",
     "numpy.polynomial": "test",
-    "sandbox.mechanism": "Any Callable Iterator Literal Mapping MappingProxyType annotations "
+    "sandbox.mechanism": "Any Callable Collection Iterator Literal Mapping MappingProxyType annotations "
     "dataclass field",
 }
 
