@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,7 +108,9 @@ class Log:
 
     def firsts(self) -> dict[int, float]:
         """The metric of each point's first training, where it gave one."""
-        found = {job.point: line.measured.metric for job, line in self.lines.items() if not job.repeat}
+        found = {
+            job.point: line.measured.metric for job, line in self.lines.items() if not job.repeat
+        }
         return {point: metric for point, metric in found.items() if metric is not None}
 
     def _write(self, value: Mapping[str, Any]) -> None:
@@ -257,13 +260,10 @@ def _line(child: _Child, status: int, seconds: float) -> Line:
 def real_trainer(recipe: Recipe, cache: Path) -> tuple[Train, dict[str, Any]]:
     """`runner.train` in this process's children, and what makes its numbers comparable."""
     os.environ.update({"OMP_NUM_THREADS": str(recipe.threads), "MKL_NUM_THREADS": "1"})
-    import torch  # noqa: PLC0415 - seconds, and only who records needs it
-
-    from runner import train as trainer  # noqa: PLC0415
+    from runner import train as trainer  # noqa: PLC0415 - torch: seconds, only for who records
     from runner.train_options import TrainingFailure, checked_knobs, parse  # noqa: PLC0415
 
     corpus = prepare(cache)
-    torch.set_num_threads(recipe.threads)
     knobs = checked_knobs(recipe.knobs(recipe.number(recipe.start()), SEQUENCE_LENGTH))
     shape = trainer.Shape.of(knobs)
     trainer.Optimizers(trainer.GPT(shape), shape, knobs)  # what torch loads late, before the forks
@@ -290,7 +290,7 @@ def real_trainer(recipe: Recipe, cache: Path) -> tuple[Train, dict[str, Any]]:
     return train, {
         "trainer_digest": digest_of_files(TRAINER_FILES),
         "corpus_digest": corpus.digest,
-        "torch": torch.__version__,
+        "torch": version("torch"),
         "host": host_facts(),
     }
 

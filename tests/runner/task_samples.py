@@ -17,6 +17,11 @@ def _gpt(_folder: Path) -> Options:
     return {"budget_seconds": 0.3}
 
 
+def _table(_folder: Path) -> Options:
+    return {"surface": Path(__file__).parent / "surfaces" / "small.json.gz"}
+
+
 SAMPLES: dict[str, Callable[[Path], Options]] = {
     "gpt": _gpt,
+    "table": _table,
 }
