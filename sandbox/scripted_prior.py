@@ -29,14 +29,25 @@ class Mood(StrEnum):
 
 
 class ScriptedPrior:
-    """Answers the asks of one `propose`; `answers` keeps all of them."""
+    """Answers the asks of one `propose`; `answers` keeps all of them.
 
-    def __init__(self, view: View, *, seed: str, mood: Mood = Mood.HABIT) -> None:
+    `recorded` is what a prior really answered here: then the first plain ask gets that.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        *,
+        seed: str,
+        mood: Mood = Mood.HABIT,
+        recorded: Candidate | None = None,
+    ) -> None:
         self.answers: list[Candidate] = []
         self.asked = 0
         self._view = view
         self._seed = f"{seed}/{len(view.trace)}"
         self._mood = mood
+        self._recorded = recorded
 
     def __call__(self, guidance: str, count: int) -> list[Candidate]:
         """Up to `count` candidates."""
@@ -57,7 +68,10 @@ class ScriptedPrior:
     def _one(self, guidance: str, call: int, index: int) -> Candidate:
         if self._mood is Mood.WILD:
             return Candidate(changes={"NO_SUCH_KNOB": 1, self._view.free()[0]: "wild"}, reason="?")
-        plain = self._habit(random.Random(f"{self._seed}/{1}/{index}"), self._view.free())  # noqa: S311
+        plain = self._recorded if index == 0 else None
+        if plain is None:
+            rng = random.Random(f"{self._seed}/{1}/{index}")  # noqa: S311
+            plain = self._habit(rng, self._view.free())
         if not guidance and call == 1:
             return plain
         for attempt in range(8):

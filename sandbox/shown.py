@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import platform
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -91,16 +93,24 @@ def _check(check: CheckResult, out: Console) -> None:
 def _detail(check: CheckResult) -> str:
     seconds = f"{check.seconds:.1f} s" if check.seconds >= 0.05 else ""
     if check.name == "replay" and "totals" in check.detail:
-        totals = check.detail["totals"]
-        return (
-            f"{seconds}, {totals['decisions_changed']} of {totals['steps']} decisions changed, "
-            f"{totals['repeats_avoided']} repeats avoided"
-        )
+        return f"{seconds}, {_replay(check.detail['totals'], check.detail['prediction'])}"
     if check.name == "dependencies" and check.outcome is Outcome.PASSED:
         known = check.detail["advisories"]
         until = f" up to {known['dated'][:10]}" if known["dated"] else ""
         return f"advisories: {known['state']}{until}"
     return seconds
+
+
+def _replay(totals: Mapping[str, Any], predicted: Mapping[str, Any]) -> str:
+    said = f"{totals['decisions_changed']} of {totals['steps']} steps would have gone otherwise"
+    gain = predicted["gain_sigma"]
+    if gain is None or gain["low"] is None:
+        return f"{said}; no predicted gain"
+    ends = f"{gain['low']:+.0f} to {gain['high']:+.0f}"
+    return (
+        f"{said}; predicted gain {gain['value']:+.0f} sigma (95 %: {ends}, n = {gain['n']}, "
+        f"{predicted['source']}): {predicted['says']}"
+    )
 
 
 def _finding(finding: Finding, out: Console) -> None:

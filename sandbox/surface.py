@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from statistics import NormalDist
 
 from sandbox.mechanism import (
     Ask,
@@ -23,7 +24,8 @@ from sandbox.mechanism import (
 )
 
 SOURCE = "analytic"
-NOISE = 0.008  # from the lowest to the highest
+SURFACE_SIGMA = 0.004  # standard deviation of one measurement
+_NORMAL = NormalDist()
 
 
 def _chance(*parts: object) -> float:
@@ -34,16 +36,20 @@ def _chance(*parts: object) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """A bowl with ridges, noise by trial, and corners where a training would break."""
+    """A bowl with ridges, noise by trial, and corners where a training would break.
+
+    `draw` names another surface over the same space: other optimum, weights and noise.
+    """
 
     name: str
     space: Space
     minimize: bool = True
     frozen: frozenset[str] = frozenset()
+    draw: str = ""
 
     def measure(self, config: Config, number: int) -> tuple[float | None, str]:
-        """Metric and "", or None and the class of failure. `number` is the trial's: the same
-        configuration again measures a little differently, and always the same little."""
+        """Metric and "", or None and the class of failure. `number` is the trial's: it alone
+        chooses the noise, so that two searches meet the same noise in the same trial."""
         if self.space.problems(config):
             return None, "constraint"
         for name, value in config.items():
@@ -51,24 +57,39 @@ class Surface:
                 return None, "oom"
             if name == "MATRIX_LR" and self.space[name].position(value) > 0.92:
                 return None, "nan"
-        cost = NOISE * (_chance(self.name, number, sorted(config.items())) - 0.5)
-        away = []
+        chance = min(max(self._chance("noise", number), 1e-9), 1 - 1e-9)
+        return round(self.truth(config) + self.sigma * _NORMAL.inv_cdf(chance), 6), ""
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of one measurement, in the unit of the metric."""
+        return SURFACE_SIGMA if self.minimize else 0.2 * SURFACE_SIGMA
+
+    def truth(self, config: Config) -> float:
+        """The metric of a valid configuration without noise: what no search gets to see."""
+        cost, away = 0.0, []
         for name, knob in self.space.items():
-            best = 0.15 + 0.7 * _chance(self.name, "best", name)
-            weight = 0.1 + 0.9 * _chance(self.name, "weight", name)
+            best = 0.15 + 0.7 * self._chance("best", name)
+            weight = 0.1 + 0.9 * self._chance("weight", name)
             away.append(knob.position(config[name]) - best)
             cost += weight * away[-1] ** 2
         cost += 0.3 * sum(a * b for a, b in pairwise(away)) / len(away)
-        metric = 3.2 + cost if self.minimize else 0.9 - 0.2 * cost
-        return round(metric, 6), ""
+        return 3.2 + cost if self.minimize else 0.9 - 0.2 * cost
+
+    def _chance(self, *parts: object) -> float:
+        return _chance(self.name, self.draw, *parts)
 
 
 @dataclass(kw_only=True)
 class Search:
-    """One search on a surface as a run would do it: try, keep or discard, remember."""
+    """One search on a surface as a run would do it: try, keep or discard, remember.
+
+    `noise` is what its views say of it: None, as if nobody had measured it.
+    """
 
     surface: Surface
     trials: list[Trial] = field(default_factory=list)
+    noise: float | None = None
 
     def __post_init__(self) -> None:
         config = self.surface.space.defaults()
@@ -87,12 +108,15 @@ class Search:
             frozen=self.surface.frozen if frozen is None else frozen,
             minimize=self.surface.minimize,
             prior=prior,
+            noise=self.noise,
         )
 
     def attempt(self, candidate: Candidate, *, digest: str = "", failure: str = "") -> Trial:
         """The trial of a candidate, not yet part of the trace, with a status to be decided."""
         view = self.view()
         config = view.config_of(candidate.changes)
+        frozen = any(config.get(n) != view.best.config[n] for n in self.surface.frozen)
+        failure = failure or ("constraint" if frozen else "")
         metric, seen = (
             (None, failure) if failure else self.surface.measure(config, len(self.trials))
         )
@@ -128,6 +152,7 @@ def with_status(trial: Trial, *, keep: bool) -> Trial:
         failure=trial.failure,
         seconds=trial.seconds,
         mechanism=trial.mechanism,
+        measurements=trial.measurements,
     )
 
 
@@ -138,19 +163,19 @@ def view_of(
     frozen: frozenset[str] = frozenset(),
     minimize: bool = True,
     prior: Ask | None = None,
+    noise: float | None = None,
 ) -> View:
     """The view after `trials`; its best trial is the last kept one."""
     best = next(t for t in reversed(trials) if t.status == "kept")
-    if prior is None:
-        return View(trace=tuple(trials), best=best, space=space, frozen=frozen, minimize=minimize)
-    return View(
+    view = View(
         trace=tuple(trials),
         best=best,
         space=space,
         frozen=frozen,
         minimize=minimize,
-        prior=prior,
+        noise=noise,
     )
+    return view if prior is None else replace(view, prior=prior)
 
 
 def _rate(default: float, low: float, high: float) -> Knob:

@@ -4,20 +4,30 @@ own run in this process, behind the host's interface."""
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox import replay
+from sandbox import prediction, replay, walk
 from sandbox.errors import MechanismFailure, Rule
 from sandbox.judging import own_faults
 from sandbox.mechanism import Candidate, Mechanism, Trial, View
 from sandbox.report import CheckResult, Outcome, Severity
 from sandbox.scripted_prior import Mood, ScriptedPrior
 from sandbox.surface import SURFACES, Search, view_of
-from sandbox.traces import BUNDLED, FOLDER, Trace, bundled_traces, rendered, trace_from_data
+from sandbox.traces import (
+    BUNDLED,
+    FOLDER,
+    Trace,
+    bundled_traces,
+    packed,
+    rendered,
+    trace_from_data,
+    trace_to_data,
+)
 
 HOOKS = ("propose", "accept", "observe", "state", "restore")
 
@@ -49,15 +59,7 @@ class InProcess:
 
 
 def _seeded(view: View, seed: int) -> View:
-    return View(
-        trace=view.trace,
-        best=view.best,
-        space=view.space,
-        frozen=view.frozen,
-        random=random.Random(seed),
-        minimize=view.minimize,
-        prior=view.prior,
-    )
+    return replace(view, random=random.Random(seed))
 
 
 def judge(kind: type[Mechanism], *, source: bytes = b"", **more: Any) -> CheckResult:
@@ -159,10 +161,13 @@ def test_every_family_changes_something(kind: type[Mechanism]) -> None:
     result = judge(kind)
     assert (result.outcome, result.findings) == (Outcome.PASSED, ())
     totals = result.detail["totals"]
+    walks = [*result.detail["traces"], *result.detail["searches"]]
     assert totals["decisions_changed"] > 0
-    assert totals["steps"] == sum(t["steps"] for t in result.detail["traces"])
+    assert totals["steps"] == sum(t["steps"] for t in walks)
     assert totals["calls"]["propose_calls"] == totals["steps"]
-    for trace in result.detail["traces"]:
+    assert totals["verdicts"] == totals["calls"]["accept_calls"]
+    assert result.detail["recorded"]["steps"] == sum(len(t.trials) - 1 for t in bundled_traces())
+    for trace in [*result.detail["traces"], result.detail["searches"][0]]:
         assert trace["steps"] == len(trace["rows"])
         assert trace["decisions_changed"] == sum(r["changed"] for r in trace["rows"])
         for row in trace["rows"]:
@@ -177,7 +182,7 @@ def test_it_is_deterministic() -> None:
 def test_a_new_instance_for_each_walk() -> None:
     host = InProcess(Guided)
     replay.check(host, source=b"", reload=host.reload)
-    assert host.made == 1 + len(BUNDLED) + 1
+    assert host.made == 1 + len(bundled_traces()) + prediction.SEARCHES
 
 
 class Outside(Mechanism):
@@ -196,9 +201,8 @@ class Frozen(Mechanism):
 def test_outside_the_space_fails(kind: type[Mechanism]) -> None:
     result = judge(kind)
     assert rules(result) == {"outside-space": Severity.ERROR}
-    assert result.detail["totals"]["outside"] == len(
-        [r for t in result.detail["traces"] for r in t["rows"]]
-    )
+    totals = result.detail["totals"]
+    assert totals["outside"] == totals["steps"] == totals["candidates"]
 
 
 class Raising(Mechanism):
@@ -213,8 +217,9 @@ def test_an_exception_fails_with_its_place() -> None:
     assert result.outcome is Outcome.FAILED
     (finding,) = result.findings
     assert (finding.rule, finding.path, finding.line) == ("RAISED", "mechanisms/a.py", 7)
-    assert "trainer, step 6" in finding.message
+    assert "gpt-cpu-11, step 6" in finding.message
     assert result.detail["totals"]["steps"] == 5
+    assert result.detail["prediction"]["says"] == "not enough searches"
 
 
 class Careless(Mechanism):
@@ -235,13 +240,50 @@ def test_raising_for_a_bad_prior_is_a_warning() -> None:
     assert rules(result) == {"PRIOR_NOT_CHECKED": Severity.WARNING}
 
 
+class AlwaysRaising(Mechanism):
+    def propose(self, view: View, count: int) -> list[Candidate]:
+        raise RuntimeError("no")
+
+    def observe(self, trial: Trial, view: View) -> None:
+        raise RuntimeError("no")
+
+
+def test_what_raises_in_every_hook_fails_and_is_not_called_inert() -> None:
+    assert rules(judge(AlwaysRaising)) == {"RAISED": Severity.ERROR}
+
+
+class Silent(Mechanism):
+    def propose(self, view: View, count: int) -> list[Candidate]:
+        return []
+
+
+def test_proposing_nothing_is_another_decision() -> None:
+    result = judge(Silent)
+    totals = result.detail["totals"]
+    assert result.findings == ()
+    assert totals["empty"] == totals["steps"] == totals["decisions_changed"]
+    assert totals["candidates"] == totals["proposals_changed"] == 0
+
+
+class Backwards(Mechanism):
+    """The prior's candidates in another order."""
+
+    def propose(self, view: View, count: int) -> list[Candidate]:
+        return view.ask(count=count)[::-1]
+
+
+def test_another_order_is_another_decision() -> None:
+    totals = judge(Backwards).detail["totals"]
+    assert 0 < totals["decisions_changed"] <= totals["steps"] / walk.BATCH_EVERY
+
+
 def test_further_traces_are_walked_too() -> None:
     extra = bundled_traces()[0]
     named = Trace(
         name="measured", source="run 7", space=extra.space, trials=extra.trials, frozen=extra.frozen
     )
     result = judge(Guided, traces=[named])
-    assert [(t["name"], t["source"]) for t in result.detail["traces"]][-2] == ("measured", "run 7")
+    assert [(t["name"], t["source"]) for t in result.detail["traces"]][-1] == ("measured", "run 7")
 
 
 # --- traces and prior ---
@@ -255,21 +297,32 @@ def test_bundled_traces_are_what_the_generator_writes() -> None:
     assert {p.stem for p in FOLDER.glob("*.json")} == set(BUNDLED)
 
 
+def test_measured_traces_say_where_they_come_from() -> None:
+    measured = [t for t in bundled_traces() if t.source != "analytic"]
+    assert len(measured) >= 2
+    for trace in measured:
+        assert trace.source.startswith("measured: gpt on ")
+        assert {"task_digest", "budget_seconds", "prior", "host", "seed"} <= trace.provenance.keys()
+        assert trace.noise is not None
+        assert len(trace.trials) == 31
+        for trial in trace.trials:
+            assert bool(trace.space.problems(trial.config)) == (trial.failure == "constraint")
+        assert trace_from_data(trace_to_data(trace)) == trace
+        assert (FOLDER / f"{trace.name}.json.gz").read_bytes() == packed(trace)
+
+
 def test_bundled_traces_hold_what_mechanisms_react_to() -> None:
-    longest = []
+    marks = {}
     for trace in bundled_traces():
-        assert trace.source == "analytic"
-        assert len(trace.trials) > 30
-        kept = [t for t in trace.trials if t.status == "kept"]
-        assert len(kept) >= 4
-        assert any(t.status == "failed" for t in trace.trials)
+        assert len(trace.trials) > 20
+        assert sum(t.status == "kept" for t in trace.trials) >= 4
         configs = [repr(sorted(t.config.items())) for t in trace.trials]
-        assert len(configs) - len(set(configs)) >= 5  # repeats
-        marks = "".join("k" if t.status == "kept" else "d" for t in trace.trials)
-        longest.append(max(map(len, marks.split("k"))))
-    assert min(longest) >= 12
-    assert max(longest) >= 25
+        assert len(configs) > len(set(configs))  # repeats
+        marks[trace.name] = "".join(t.status[0] for t in trace.trials)
+    assert any("fff" in text for text in marks.values())  # failures in a row
+    assert max(len(text.rsplit("k", 1)[-1]) for text in marks.values()) >= 26  # a plateau
     assert {t.minimize for t in bundled_traces()} == {True, False}
+    assert {t.noise is None for t in bundled_traces()} == {True, False}
 
 
 def test_a_trace_without_a_baseline_is_refused() -> None:
@@ -280,6 +333,8 @@ def test_a_trace_without_a_baseline_is_refused() -> None:
                 "source": "y",
                 "minimize": True,
                 "frozen": [],
+                "noise": None,
+                "provenance": {},
                 "space": {"knobs": {}, "constraints": []},
                 "trials": [],
             }
@@ -339,3 +394,97 @@ def test_own_faults_leave_the_prior_its_own() -> None:
     assert [f.rule for f in own_faults(unknown, view, [])] == ["OUTSIDE_SPACE"]
     still = Candidate(changes={"DEPTH": view.best.config["DEPTH"]})
     assert own_faults(still, view, []) == []
+
+
+# --- the predicted gain ---
+
+
+def predicted(kind: type[Mechanism], source: bytes = b"one") -> dict[str, Any]:
+    found: dict[str, Any] = judge(kind, source=source).detail["prediction"]
+    return found
+
+
+class Exploring(Mechanism):
+    """One knob after the other, a large step up and one down: better than habits."""
+
+    def propose(self, view: View, count: int) -> list[Candidate]:
+        found = []
+        for turn in range(len(view.trace) - 1, len(view.trace) - 1 + count):
+            name = view.free()[turn // 2 % len(view.free())]
+            knob = view.space[name]
+            where = knob.position(view.best.config[name]) + (0.35, -0.35)[turn % 2]
+            found.append(Candidate(changes={name: knob.at(where)}))
+        return found
+
+
+class Hoarder(Mechanism):
+    """Keeps whatever comes: worse than to keep what is better."""
+
+    def accept(self, trial: Trial, view: View) -> bool:
+        return True
+
+
+def test_the_null_mechanism_gains_exactly_nothing() -> None:
+    found = predicted(Same)
+    assert found["gain"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": prediction.SEARCHES}
+    assert found["says"] == prediction.Says.NO_DIFFERENCE
+    assert found["ahead"] == found["behind"] == 0
+
+
+def test_a_better_and_a_worse_search_are_told_apart() -> None:
+    better, worse = predicted(Exploring), predicted(Hoarder)
+    assert better["says"] == prediction.Says.BETTER
+    assert better["gain"]["low"] > 0
+    assert worse["says"] == prediction.Says.WORSE
+    assert worse["gain"]["high"] < 0
+    for found in (better, worse):
+        assert found["gain"]["n"] == prediction.SEARCHES
+        assert found["gain_sigma"]["value"] == pytest.approx(
+            found["gain"]["value"] / found["sigma"], rel=1e-3
+        )
+        for curve in found["curves"].values():
+            assert len(curve) == prediction.TRIALS + 1
+            assert curve[0]["value"] == 0
+        assert found["curves"]["difference"][-1] == found["gain"]
+
+
+def test_the_pairs_share_their_chance_and_the_bytes_choose_it() -> None:
+    one, two = predicted(Exploring), predicted(Hoarder)
+    assert [s["null"] for s in one["searches"]] == [s["null"] for s in two["searches"]]
+    other = predicted(Exploring, source=b"two")
+    assert [s["null"] for s in one["searches"]] != [s["null"] for s in other["searches"]]
+    assert one == predicted(Exploring)
+
+
+def test_a_slow_mechanism_gets_fewer_searches_and_the_report_says_so() -> None:
+    seconds = iter(range(0, 10_000, 15))
+    host = InProcess(Exploring)
+    into = prediction.Prediction(pairs=[], tallies=[])
+    prediction.predict(
+        host,
+        digest="ab",
+        reload=host.reload,
+        progress=lambda: None,
+        into=into,
+        clock=lambda: float(next(seconds)),
+    )
+    data = into.to_data()
+    assert (data["n"], data["says"]) == (2, prediction.Says.NOT_ENOUGH)
+    assert prediction.words(data) == "no predicted gain: 2 of 10 searches were done"
+
+
+def test_what_fails_in_the_searches_keeps_what_was_done() -> None:
+    result = judge(LateRaising)
+    assert rules(result) == {"RAISED": Severity.ERROR}
+    assert "search 1 on trainer" in result.findings[0].message
+    assert result.detail["recorded"]["steps"] == result.detail["totals"]["steps"] - 2
+
+
+class LateRaising(Mechanism):
+    """Fails once it is on a surface that no trace was recorded on."""
+
+    def propose(self, view: View, count: int) -> list[Candidate]:
+        known = {trace.trials[0].metric for trace in bundled_traces()}
+        if view.trace[0].metric not in known and len(view.trace) > 2:
+            raise KeyError("x")
+        return view.ask("other", count)
