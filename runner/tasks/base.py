@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import platform
 import re
@@ -19,11 +18,13 @@ from typing import Any
 
 from runner import subprocesses
 from runner.borders import FAILURES, Outcome
+from runner.tasks.reading import SUMMARY_LINE, MetricReader
 from sandbox.mechanism import Config, Space
 
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGE_CHARACTERS = 1500
-SUMMARY_LINE = re.compile(r"^([a-z][a-z0-9_]{0,39}):\s+(\S.{0,199})$")
+OUTPUT_BYTES = 256 * 1024
+LOG_BYTES = 2 * 1024 * 1024
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 OUT_OF_MEMORY = ("MemoryError", "allocate memory", "out of memory", "OutOfMemoryError")
 SIGKILL = -9
@@ -91,36 +92,63 @@ def constraint_outcome(space: Space, config: Config) -> Outcome | None:
     return Outcome(metric=None, failure="constraint", message=_short("; ".join(problems)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A line of output that names a failure's class, where a trial ends with an error."""
+
+    pattern: str
+    failure: str
+
+
 def measure(
     args: Sequence[str],
     *,
-    metric: str,
+    metric: str | MetricReader,
     deadline_seconds: float,
     env: Mapping[str, str],
     cwd: Path = ROOT,
     progress: Callable[[str], None] | None = None,
+    log: Path | None = None,
+    told: Sequence[Told] = (),
+    stdin: bytes = b"",
 ) -> Outcome:
     """Run one trial and classify what it did. The metric counts only if it is printed once, is
-    finite, and the process ended with 0 within the deadline."""
+    finite, and the process ended with 0 within the deadline. `log` keeps what it printed."""
+    reader = MetricReader(name=metric) if isinstance(metric, str) else metric
 
     def tell(line: str) -> None:
+        reader.feed(line)
         if progress is not None and line and not SUMMARY_LINE.match(line):
-            progress(line[:200])
+            progress(line.rpartition("\r")[2][:200])
 
     try:
         done = subprocesses.run(
-            list(args), deadline_seconds=deadline_seconds, cwd=cwd, env=env, line=tell
+            list(args),
+            deadline_seconds=deadline_seconds,
+            cwd=cwd,
+            env=env,
+            line=tell,
+            stdin=stdin,
+            output_bytes=LOG_BYTES if log else OUTPUT_BYTES,
         )
     except OSError as error:
         return Outcome(
             metric=None, failure="infrastructure", message=f"the trial cannot be started: {error}"
         )
-    return classify(done, metric=metric, deadline_seconds=deadline_seconds)
+    if log is not None:
+        log.write_text(done.output, encoding="utf-8", errors="replace")
+    return classify(done, metric=reader, deadline_seconds=deadline_seconds, told=told)
 
 
-def classify(done: subprocesses.Finished, *, metric: str, deadline_seconds: float) -> Outcome:
-    """What a finished subprocess means. Never raises."""
-    details = _summary(done.output, metric)
+def classify(
+    done: subprocesses.Finished,
+    *,
+    metric: MetricReader,
+    deadline_seconds: float,
+    told: Sequence[Told] = (),
+) -> Outcome:
+    """What a finished subprocess means, whose every line `metric` has seen. Never raises."""
+    details = {k: v for k, v in metric.summary.items() if k != "failure"}
     tail = _short(done.output)
 
     def failed(failure: str, message: str) -> Outcome:
@@ -132,43 +160,26 @@ def classify(done: subprocesses.Finished, *, metric: str, deadline_seconds: floa
     if done.timed_out:
         return failed("timeout", f"killed after {deadline_seconds:.0f} s")
     if done.returncode != 0:
-        return failed(_failure_of(done), f"the trial ended with code {done.returncode}")
-    printed = _printed(done.output, metric)
-    if not printed:
-        return failed("no_metric", f"the trial printed no line `{metric}: NUMBER`")
-    if len(printed) > 1:
-        return failed("no_metric", f"the trial printed {metric} {len(printed)} times: which one?")
-    try:
-        value = float(printed[0])
-    except ValueError:
-        return failed("no_metric", f"{metric} is {printed[0][:60]!r}, not a number")
-    if not math.isfinite(value):
-        return failed("nan", f"{metric} is {value}")
+        failure = _failure_of(done, told)
+        return failed(failure, f"the trial ended with code {done.returncode}")
+    value, failure, why = metric.result()
+    if value is None:
+        return failed(failure, why)
     return Outcome(metric=value, seconds=done.seconds, details=details)
 
 
-def _printed(output: str, metric: str) -> list[str]:
-    pattern = re.compile(rf"^{re.escape(metric)}:[ \t]*(\S*)[ \t]*$", re.MULTILINE)
-    return pattern.findall(output.replace("\r", "\n"))
-
-
-def _failure_of(done: subprocesses.Finished) -> str:
+def _failure_of(done: subprocesses.Finished, told: Sequence[Told]) -> str:
     """The trainer's own word for it (`failure: nan`), else what its end and its output say."""
-    named = _printed(done.output, "failure")
+    output = done.output.replace("\r", "\n")
+    named = re.findall(r"^failure:[ \t]*(\S*)[ \t]*$", output, re.MULTILINE)
     if len(named) == 1 and named[0] in FAILURES:
-        return named[0]
-    if done.returncode == SIGKILL or any(text in done.output for text in OUT_OF_MEMORY):
+        return str(named[0])
+    if done.returncode == SIGKILL or any(text in output for text in OUT_OF_MEMORY):
         return "oom"  # nobody but the kernel's memory killer sends SIGKILL before the deadline
+    for one in told:
+        if re.search(one.pattern, output, re.MULTILINE):
+            return one.failure
     return "crash"
-
-
-def _summary(output: str, metric: str) -> dict[str, Any]:
-    """The other `key: value` lines after the last `---`."""
-    found: dict[str, Any] = {}
-    for line in output.rpartition("\n---\n")[2].splitlines()[:40]:
-        if (match := SUMMARY_LINE.match(line)) and match[1] != metric:
-            found[match[1]] = match[2].strip()
-    return found
 
 
 def _short(text: str) -> str:

@@ -17,6 +17,7 @@ from runner.borders import FAILURES
 from runner.subprocesses import Finished
 from runner.tasks.base import Deadline, classify, measure, trial_environment
 from runner.tasks.gpt import GptTask
+from runner.tasks.reading import MetricReader
 from tests.runner.test_train import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +98,10 @@ def test_a_trial_that_can_not_be_started_is_our_trouble():
 @given(st.text(max_size=300), st.integers(-15, 6), st.booleans())
 def test_whatever_is_printed_is_classified(output, code, timed_out):
     done = Finished(returncode=code, output=output, timed_out=timed_out, seconds=1.0)
-    outcome = classify(done, metric="val_bpb", deadline_seconds=5)
+    reader = MetricReader(name="val_bpb")
+    for line in output.split("\n"):
+        reader.feed(line)
+    outcome = classify(done, metric=reader, deadline_seconds=5)
     assert (outcome.metric is None) == (outcome.failure in FAILURES)
     assert outcome.failure == "" or outcome.failure in FAILURES
     if code != 0 or timed_out:

@@ -1,0 +1,270 @@
+"""What a script demands of its constants, read from its assertions instead of by failing trials.
+
+`assert TOTAL_BATCH_SIZE % (DEVICE_BATCH_SIZE * MAX_SEQ_LEN) == 0` becomes a `Constraint` that
+mechanisms see; any other assertion over constants alone becomes a `Rule` that is asked before a
+trial is spent. Names are followed through assignments and through imports of files beside the
+script. An assertion that can't be understood is no rule: the trial itself then tells.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.tasks.base import TaskError
+from runner.tasks.constants import MAX_SCRIPT_BYTES, Scalar, Source, read
+from runner.tasks.literals import Unknown, Value, evaluate
+from sandbox.mechanism import Constraint
+
+MAX_NODES = 400
+MAX_RULES = 100
+MAX_MODULES = 20
+
+Names = Mapping[str, ast.expr]
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One condition on constants; `text` and `line` are the script's own."""
+
+    text: str
+    line: int
+    condition: ast.expr
+
+    def problem(self, values: Mapping[str, Value]) -> str | None:
+        """Why these values of the constants break it, or None (also where it can't be told)."""
+        try:
+            holds = bool(evaluate(self.condition, values))
+        except Unknown:
+            return None
+        return None if holds else f"line {self.line}: assert {self.text}"
+
+
+def constants_of(source: Source, config: Mapping[str, Scalar]) -> dict[str, Value]:
+    """The values of the constants (tuples put together) for values of their slots."""
+    values: dict[str, Value] = {}
+    for slot in source.slots.values():
+        value = config.get(slot.name, slot.value)
+        if slot.name == slot.constant:
+            values[slot.constant] = value
+        else:
+            before = values.get(slot.constant, ())
+            values[slot.constant] = (*(before if isinstance(before, tuple) else ()), value)
+    return values
+
+
+def rules_of(source: Source, folder: Path) -> list[Rule]:
+    """The rules that the script's default values keep; an assertion that they break is not about
+    what runs (or the script can't run at all, and says so itself)."""
+    outer = {**_imported(source.tree, folder), **source.names}
+    constants = {slot.constant for slot in source.slots.values()}
+    default = constants_of(source, {})
+    found: list[Rule] = []
+    for test, function in _conditions(source.tree):
+        local = _locals(function) if function else {}
+        for one in _conjuncts(test):
+            condition = _followed(one, local, outer, constants)
+            if condition is None or len(found) >= MAX_RULES:
+                continue
+            rule = Rule(text=ast.unparse(one), line=one.lineno, condition=condition)
+            if _free(condition) and rule.problem(default) is None:
+                found.append(rule)
+    return found
+
+
+def constraints_of(rules: list[Rule], knobs: Mapping[str, object]) -> tuple[Constraint, ...]:
+    """Those rules that say "a knob is a multiple of another knob times a number"."""
+    found = []
+    for rule in rules:
+        match rule.condition:
+            case ast.Compare(
+                left=ast.BinOp(left=ast.Name(id=whole), op=ast.Mod(), right=right),
+                ops=[ast.Eq()],
+                comparators=[ast.Constant(0)],
+            ):
+                factors = _product(right)
+            case _:
+                continue
+        if factors is None or whole not in knobs:
+            continue
+        parts = [f for f in factors if isinstance(f, str)]
+        factor = math.prod(f for f in factors if isinstance(f, int))
+        if len(parts) == 1 and parts[0] in knobs and factor > 0 and parts[0] != whole:
+            found.append(Constraint(name=whole, of=parts[0], factor=factor))
+    return tuple(dict.fromkeys(found))
+
+
+def _product(node: ast.expr) -> list[str | int] | None:
+    """The factors of a product of names and whole numbers, or None if it is anything else."""
+    match node:
+        case ast.Name(id=name):
+            return [name]
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            first, second = _product(left), _product(right)
+            return None if first is None or second is None else first + second
+    try:
+        value = evaluate(node)
+    except Unknown:
+        return None
+    return [value] if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _conditions(tree: ast.Module) -> Iterator[tuple[ast.expr, _Function | None]]:
+    """What is asserted where nothing decides whether it is: at the top, or in a function; and
+    `if CONDITION: raise`, which is an assertion of the opposite."""
+    waiting: list[tuple[ast.stmt, _Function | None]] = [(s, None) for s in reversed(tree.body)]
+    while waiting:
+        node, function = waiting.pop()
+        match node:
+            case ast.Assert(test=test):
+                yield test, function
+            case ast.If(test=test, body=[ast.Raise()], orelse=[]):
+                yield ast.copy_location(ast.UnaryOp(op=ast.Not(), operand=test), test), function
+            case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
+                waiting += [(s, function) for s in reversed(node.body)]
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                waiting += [(s, node) for s in reversed(node.body)]
+            case ast.With() | ast.AsyncWith() | ast.ClassDef():
+                waiting += [(s, function) for s in reversed(node.body)]
+
+
+def _conjuncts(test: ast.expr) -> list[ast.expr]:
+    match test:
+        case ast.BoolOp(op=ast.And(), values=values):
+            return [part for value in values for part in _conjuncts(value)]
+        case ast.UnaryOp(
+            op=ast.Not(),
+            operand=ast.Compare(left=left, ops=[ast.NotEq()], comparators=[right]),
+        ):
+            equal = ast.Compare(left=left, ops=[ast.Eq()], comparators=[right])
+            return [ast.copy_location(equal, test)]
+        case ast.UnaryOp(op=ast.Not(), operand=ast.BinOp(op=ast.Mod()) as rest):
+            equal = ast.Compare(left=rest, ops=[ast.Eq()], comparators=[ast.Constant(0)])
+            return [ast.fix_missing_locations(ast.copy_location(equal, test))]
+    return [test]
+
+
+def _locals(function: _Function) -> dict[str, ast.expr | None]:
+    """The names a function binds: their expression if they are bound once, else None."""
+    arguments = function.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    every += [a for a in (arguments.vararg, arguments.kwarg) if a is not None]
+    found: dict[str, ast.expr | None] = {a.arg: None for a in every}
+    nodes = list(ast.walk(function))
+    stores = [n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    times = Counter([*found, *stores])
+    found |= dict.fromkeys(stores)
+    for node in nodes:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if times[name] == 1:
+                found[name] = value
+            case ast.Global(names=names):
+                for name in names:
+                    found[name] = None
+    return found
+
+
+def _followed(
+    node: ast.expr,
+    local: Mapping[str, ast.expr | None],
+    outer: Names,
+    constants: set[str],
+) -> ast.expr | None:
+    """`node` with every name but constants replaced by its expression; None if one is unknown."""
+    left = [MAX_NODES]
+
+    def follow(part: ast.expr, inside: bool, depth: int) -> ast.expr:
+        if depth > 20:
+            raise Unknown("names in a circle")
+
+        class Replace(ast.NodeTransformer):
+            def generic_visit(self, node: ast.AST) -> ast.AST:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Unknown("too large")
+                return super().generic_visit(node)
+
+            def visit_Name(self, node: ast.Name) -> ast.expr:
+                return replaced(node.id, inside, depth)
+
+            def visit_Call(self, node: ast.Call) -> ast.expr:
+                node.args = [self.visit(argument) for argument in node.args]
+                return node
+
+            def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+                return replaced(ast.unparse(node), False, depth)
+
+        result: ast.expr = Replace().visit(copy.deepcopy(part))
+        return result
+
+    def replaced(name: str, inside: bool, depth: int) -> ast.expr:
+        if inside and name in local:
+            expression = local[name]
+            if expression is None:
+                raise Unknown(name)
+            return follow(expression, True, depth + 1)
+        if name in constants:
+            return ast.Name(id=name, ctx=ast.Load())
+        if name in outer:
+            return follow(outer[name], False, depth + 1)
+        raise Unknown(name)
+
+    try:
+        return follow(node, True, 0)
+    except (Unknown, RecursionError):
+        return None
+
+
+def _free(node: ast.expr) -> bool:
+    """Whether a condition depends on a constant at all."""
+    return any(isinstance(n, ast.Name) for n in ast.walk(node))
+
+
+def _imported(tree: ast.Module, folder: Path) -> dict[str, ast.expr]:
+    """The constants of files beside the script that it imports, under the names it uses."""
+    found: dict[str, ast.expr] = {}
+    read_files: dict[str, Names] = {}
+
+    def names_of(module: str) -> Names:
+        if module not in read_files and len(read_files) < MAX_MODULES:
+            read_files[module] = _constants_of_file(folder / f"{module}.py")
+        return read_files.get(module, {})
+
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module=str(module), names=aliases, level=0 | 1):
+                known = names_of(module)
+                for alias in aliases:
+                    if alias.name == "*":
+                        found |= dict(known)
+                    elif alias.name in known:
+                        found[alias.asname or alias.name] = known[alias.name]
+            case ast.Import(names=aliases):
+                for alias in aliases:
+                    known = names_of(alias.name) if "." not in alias.name else {}
+                    found |= {f"{alias.asname or alias.name}.{n}": e for n, e in known.items()}
+    return found
+
+
+def _constants_of_file(path: Path) -> Names:
+    """The literal constants of a file beside the script; nothing where it can't be read."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_SCRIPT_BYTES:
+            return {}
+        source = read(path.read_bytes(), what=path.name)
+    except (OSError, TaskError):
+        return {}
+    known: dict[str, ast.expr] = {}
+    for name, node in source.names.items():
+        try:
+            value = evaluate(node, {n: evaluate(e) for n, e in known.items()})
+            known[name] = ast.parse(repr(value), mode="eval").body
+        except Unknown:
+            continue
+    return known

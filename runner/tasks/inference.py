@@ -1,0 +1,190 @@
+"""Bounds guessed from a script's constants: kind, low, high and scale of each, by documented rules.
+
+The rules look at a constant's name, its default and how it is written (docs/tasks.md lists them).
+Whatever measures instead of being measured (budgets, seeds, evaluation, data, paths, context
+length) is left alone, and so is what has no scale to guess from: each with a reason, and each can
+be named in a space.yaml. Nothing is read from files here.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from runner.gpt_space import WINDOW_PATTERNS
+from runner.tasks.constants import Scalar, Slot, Source
+from sandbox.mechanism import Knob, KnobValue
+
+MAX_CHOICES = 12
+LARGEST = 2**53
+ON_OFF = ("False", "True")
+
+_YARDSTICK = {
+    "it is the budget": "TIME BUDGET SECONDS MINUTES HOURS TIMEOUT DEADLINE",
+    "it belongs to the evaluation": "EVAL EVALUATION VAL VALID VALIDATION TEST",
+    "it names data or places": "PATH PATHS DIR DIRECTORY FILE FILES FILENAME URL URI DATA DATASET "
+    "SHARD SHARDS SPLIT VOCAB VOCABULARY TOKENIZER CACHE PORT HOST NAME PROJECT",
+    "it is a fact about the machine": "FLOPS PEAK WORKERS THREADS NPROC GPU GPUS CPUS DTYPE "
+    "BACKEND",
+    "it is randomness": "SEED SEEDS",
+    "it is about what is printed or kept": "LOG LOGGING PRINT VERBOSE DEBUG WANDB SAVE CHECKPOINT "
+    "CKPT INTERVAL EVERY VERSION",
+}
+_WHY = {token: why for why, tokens in _YARDSTICK.items() for token in tokens.split()}
+_CONTEXT = ("SEQ", "SEQUENCE", "SEQLEN", "CONTEXT", "CTX", "BLOCK")
+_LENGTHS = ("STEPS", "STEP", "ITERS", "ITERATIONS", "EPOCHS", "EPOCH")
+_OF_SCHEDULE = ("WARMUP", "WARMDOWN", "COOLDOWN", "DECAY", "ACCUM", "ACCUMULATION", "BURNIN")
+_SHARES = ("RATIO", "FRAC", "FRACTION", "SHARE", "PROB", "PROBABILITY", "DROPOUT", "DROP")
+_AVERAGES = ("BETA", "BETAS", "BETA1", "BETA2", "MOMENTUM", "EMA")
+_PENALTIES = ("DECAY", "WD", "L2", "L1", "REG")
+_RATES = ("LR", "RATE", "LEARNING")
+_SIZES = (
+    "BATCH",
+    "SIZE",
+    "DIM",
+    "LEN",
+    "EMBD",
+    "EMBED",
+    "HIDDEN",
+    "WIDTH",
+    "CHANNELS",
+    "HEAD",
+    "FF",
+    "FFN",
+    "MLP",
+    "UNITS",
+    "TOKENS",
+    "RANK",
+)
+
+
+class LeftAlone(ValueError):
+    """No bounds can be guessed; the message says why."""
+
+
+def infer(slot: Slot, source: Source) -> Knob:
+    """The knob of one slot. Raises LeftAlone."""
+    tokens = slot.constant.split("_")
+    for token in tokens:
+        if token in _WHY:
+            raise LeftAlone(_WHY[token])
+    if any(t in _LENGTHS for t in tokens) and not any(t in _OF_SCHEDULE for t in tokens):
+        raise LeftAlone("it is the budget")
+    if any(token in _CONTEXT for token in tokens):
+        raise LeftAlone("it is the context length, which the evaluation may depend on")
+    value = slot.value
+    if isinstance(value, bool):
+        return Knob(kind="choice", default=str(value), choices=ON_OFF)
+    if isinstance(value, str):
+        return _text(slot, source, tokens)
+    if abs(value) > LARGEST:
+        raise LeftAlone("it is too large to be searched exactly")
+    if isinstance(value, float) or any(t in _SHARES + _AVERAGES + _PENALTIES for t in tokens):
+        found = _by_name(float(value), tokens)
+        if found is not None:
+            return found
+    if value == 0:
+        raise LeftAlone("0 has no scale to guess bounds from")
+    if isinstance(value, int):
+        return _whole(value, slot.text, tokens)
+    return _number(value, tokens)
+
+
+def value_of(knob: Knob, slot: Slot, value: KnobValue) -> Scalar:
+    """A knob's value as the script's own type."""
+    if isinstance(slot.value, bool) and value in ON_OFF:
+        return value == "True"
+    if knob.kind == "choice" or isinstance(value, str):
+        return value
+    return float(value) if knob.kind == "float" else int(value)
+
+
+def _by_name(value: float, tokens: list[str]) -> Knob | None:
+    """Bounds that a name implies, for values that fit the name."""
+    if 0 <= value <= 1 and any(t in _SHARES for t in tokens):
+        high = 0.9 if value <= 0.9 and any(t.startswith("DROP") for t in tokens) else 1.0
+        return Knob(kind="float", default=value, low=0.0, high=high)
+    if 0 < value < 1 and any(t in _AVERAGES for t in tokens):
+        return Knob(kind="float", default=value, low=min(0.5, value), high=max(0.999, value))
+    if 0 <= value < 100 and any(t in _PENALTIES for t in tokens) and "LR" not in tokens:
+        if 0.9 <= value < 1:  # the decay of an average
+            return Knob(kind="float", default=value, low=0.5, high=max(0.9999, value))
+        return Knob(kind="float", default=value, low=0.0, high=max(0.3, 5 * value))
+    return None
+
+
+def _number(value: float, tokens: list[str]) -> Knob:
+    if value < 0:
+        return Knob(kind="float", default=value, low=4 * value, high=value / 4)
+    down, up = 8.0, 8.0
+    if any(t.startswith("EPS") for t in tokens):
+        down, up = 1000.0, 1000.0
+    elif any(t in _RATES for t in tokens) or value < 0.1:
+        down, up = 20.0, 10.0
+    return Knob(
+        kind="float", default=value, low=_short(value / down), high=_short(value * up), log=True
+    )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _whole(value: int, text: str, tokens: list[str]) -> Knob:
+    if value < 0:
+        raise LeftAlone("a negative whole number is often a mark and no quantity")
+    is_power = value & (value - 1) == 0
+    written_so = "**" in text or "<<" in text
+    if is_power and (written_so or (value >= 8 and any(t in _SIZES for t in tokens))):
+        down, up = (32, 4) if "BATCH" in tokens or value >= 2**12 else (4, 4)
+        return Knob(
+            kind="power_of_two", default=value, low=max(1, value // down), high=value * up, log=True
+        )
+    if value <= 16:
+        return Knob(kind="int", default=value, low=max(1, value // 2), high=max(2, value * 2))
+    return Knob(kind="int", default=value, low=max(1, value // 8), high=value * 4, log=True)
+
+
+def _text(slot: Slot, source: Source, tokens: list[str]) -> Knob:
+    """A string's alternatives: window patterns, or what the script itself compares it with."""
+    assert isinstance(slot.value, str)  # noqa: S101 - for the type checker
+    patterns = any(t in ("WINDOW", "PATTERN", "ATTN", "ATTENTION") for t in tokens)
+    if patterns and slot.value and set(slot.value) <= {"S", "L"}:
+        choices = list(WINDOW_PATTERNS)
+    else:
+        if "DEVICE" in tokens:
+            raise LeftAlone("it is a fact about the machine")
+        choices = list(dict.fromkeys(_compared(source.tree, slot.constant)))[:MAX_CHOICES]
+    if slot.value not in choices:
+        choices.insert(0, slot.value)
+    if len(choices) < 2:
+        raise LeftAlone("text, and the script compares it with no other")
+    return Knob(kind="choice", default=slot.value, choices=tuple(choices))
+
+
+def _compared(tree: ast.Module, name: str) -> Iterator[str]:
+    """The strings that a script compares a name with, or looks up by it."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Compare(left=ast.Name(id=left), comparators=[other]) if left == name:
+                yield from _strings(other)
+            case ast.Subscript(value=ast.Dict(keys=keys), slice=ast.Name(id=key)) if key == name:
+                yield from (t for k in keys if k is not None for t in _strings(k))
+            case ast.Match(subject=ast.Name(id=subject), cases=cases) if subject == name:
+                for case in cases:
+                    for part in ast.walk(case.pattern):
+                        if isinstance(part, ast.MatchValue):
+                            yield from _strings(part.value)
+
+
+def _strings(node: ast.expr) -> Iterator[str]:
+    match node:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.Tuple(elts=elements) | ast.List(elts=elements) | ast.Set(elts=elements):
+            for element in elements:
+                yield from _strings(element)
+        case ast.Dict(keys=keys):
+            for key in keys:
+                if key is not None:
+                    yield from _strings(key)

@@ -1,0 +1,159 @@
+"""YAML as people mean it, and nothing else: bounded, safe, without doubles, with line numbers.
+
+On top of PyYAML's safe loader: duplicate keys, anchors, tags and deep nesting are refused; only
+`true` and `false` are booleans (`no` is a word), `1e-3` is a number (YAML 1.1 says text), and
+dates are text. What is wrong is told with its line. It knows no task.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from runner.tasks.base import TaskError
+
+MAX_BYTES = 128 * 1024
+MAX_DEPTH = 12
+MAX_PROBLEMS = 5
+
+Path_ = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader with the plain types of YAML 1.2."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as in the class above it
+
+
+_TYPES = (
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"^[-+]?[0-9]+$", list("-+0123456789")),
+    (
+        "float",
+        r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$",
+        list("-+.0123456789"),
+    ),
+)
+for _name, _pattern, _first in _TYPES:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _loader, node: int(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:float", lambda _loader, node: float(node.value))
+
+
+class Lines:
+    """Where each part of a file stands, to say so when it is wrong."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._lines: dict[Path_, int] = {(): 1}
+
+    def set(self, path: Path_, line: int) -> None:
+        """Remember the line (from 1) of a part."""
+        self._lines[path] = line
+
+    def error(self, path: Path_, message: str) -> TaskError:
+        """A TaskError that names the line of `path`, or of the nearest part around it."""
+        known = next(path[:n] for n in range(len(path), -1, -1) if path[:n] in self._lines)
+        where = ".".join(str(part) for part in path)
+        return TaskError(
+            f"{self.what}, line {self._lines[known]}: {where + ': ' if where else ''}{message}"
+        )
+
+
+def load(path: Path, model: type[Model]) -> tuple[Model, Lines]:
+    """Read a file into `model`. Raises TaskError with the line of what is wrong."""
+    lines = Lines(path.name)
+    data = _plain(_read(path), lines)
+    if not isinstance(data, dict):
+        raise lines.error((), f"this is {_called(data)}, no mapping of names to values")
+    try:
+        return model.model_validate(data), lines
+    except ValidationError as error:
+        shown = error.errors()[:MAX_PROBLEMS]
+        found = [str(lines.error(_inner(p["loc"], lines), p["msg"])) for p in shown]
+        raise TaskError("; ".join(found)) from None
+
+
+def _inner(path: Path_, lines: Lines) -> Path_:
+    """A model's path without the parts that are the names of alternatives of a type."""
+    known: Path_ = ()
+    for part in path:
+        if (*known, part) in lines._lines or part is path[-1]:
+            known = (*known, part)
+    return known
+
+
+def _read(path: Path) -> str:
+    try:
+        if not path.is_file():
+            raise TaskError(f"{path} is not a file: give --config the file with the space")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise TaskError(f"{path} can't be read: {error}") from None
+    if len(data) > MAX_BYTES:
+        raise TaskError(f"{path.name}, line 1: it has over {MAX_BYTES} bytes: a space is a page")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TaskError(f"{path.name}, line {line}: not UTF-8: save it as UTF-8") from None
+
+
+def _plain(text: str, lines: Lines) -> Any:
+    """The file as plain values, its lines remembered."""
+    try:
+        for token in yaml.scan(text, Loader=_Loader):
+            if isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken):
+                line = token.start_mark.line + 1
+                raise TaskError(f"{lines.what}, line {line}: anchors and tags are not read")
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            return None if node is None else _value(loader, node, (), lines)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
+        why = getattr(error, "problem", None) or getattr(error, "reason", None) or "no YAML"
+        raise TaskError(f"{lines.what}, line {line}: {why}") from None
+    except RecursionError:
+        raise TaskError(f"{lines.what}, line 1: nested too deeply") from None
+    except ValueError as error:
+        if isinstance(error, TaskError):
+            raise
+        raise TaskError(f"{lines.what}: a number that can't be read: {error}") from None
+
+
+def _value(loader: _Loader, node: Node, path: Path_, lines: Lines) -> Any:
+    lines.set(path, node.start_mark.line + 1)
+    if len(path) > MAX_DEPTH:
+        raise lines.error(path[:3], "nested too deeply")
+    if isinstance(node, SequenceNode):
+        return [_value(loader, n, (*path, i), lines) for i, n in enumerate(node.value)]
+    if isinstance(node, MappingNode):
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value if isinstance(key_node, ScalarNode) else None
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, str) or not key:
+                raise TaskError(f"{lines.what}, line {line}: a key must be a word")
+            if key in found:
+                first = lines.error((*path, key), "")
+                raise TaskError(f"{lines.what}, line {line}: {key!r} is there twice ({first})")
+            found[key] = _value(loader, value_node, (*path, key), lines)
+            lines.set((*path, key), line)
+        return found
+    return loader.construct_object(node)
+
+
+def _called(data: object) -> str:
+    return "empty" if data is None else f"a {type(data).__name__}"
