@@ -20,7 +20,7 @@ from rich.console import Console
 
 from sandbox import bills, clearance, doctor, sarif
 from sandbox.backends import get_backend
-from sandbox.backends.base import Backend
+from sandbox.backends.base import Backend, Switch
 from sandbox.draft import lay_out, read_files
 from sandbox.errors import InfrastructureError
 from sandbox.report import DraftError, Outcome, Report
@@ -97,7 +97,15 @@ def _parser() -> argparse.ArgumentParser:
         help="see what the sandbox alone stops; such a screening can't pass",
     )
     commands.add_parser("image", help="build the sandbox image, if it is missing")
-    commands.add_parser("doctor", help="try what is forbidden, and say what holds")
+    examine = commands.add_parser("doctor", help="try what is forbidden, and say what holds")
+    examine.add_argument(
+        "--without",
+        type=Switch,
+        choices=list(Switch),
+        metavar="CONTROL",
+        help="a drill: start the probe with one control off, to see that it is noticed "
+        f"({', '.join(Switch)}); exit 0 if it is",
+    )
     bills.add_parsers(commands)
     commands.add_parser("reap", help="remove what killed processes left behind")
     return parser
@@ -151,18 +159,39 @@ def _image(_: argparse.Namespace, progress: Progress) -> int:
     return 0
 
 
-def _doctor(_: argparse.Namespace, progress: Progress) -> int:
+def _doctor(arguments: argparse.Namespace, progress: Progress) -> int:
     out = Console(soft_wrap=True)
+    if arguments.without is not None:
+        return _drill(arguments.without, progress, out)
     controls = doctor.examine(progress)
     with suppress(InfrastructureError):  # no engine: the controls say so already
         clearance.record(get_backend(), controls)
+    _show_controls(controls, out)
+    return 0 if all(c.ok for c in controls) else 1
+
+
+def _drill(without: Switch, progress: Progress, out: Console) -> int:
+    """See that the doctor notices. Its verdict is about no sandbox that is used, and not kept."""
+    backend = get_backend(without=without, progress=progress)
+    controls = doctor.examine(progress, backend=backend)
+    problem = clearance.problem_of(controls)
+    _show_controls([c for c in controls if not c.ok], out)
+    if not problem:
+        out.print(f"NOT NOTICED: the doctor sees no difference without {without}", style="bold red")
+        return 1
+    out.print(f"noticed: a sandbox without {without} is refused", style="green")
+    out.print("every screening on it would end as could not look:", style="dim")
+    out.print(f"      {problem}", markup=False, highlight=False)
+    return 0
+
+
+def _show_controls(controls: list[doctor.Control], out: Console) -> None:
     for control in controls:
         mark = "[green]holds[/]" if control.ok else "[red]FAILS[/]"
         out.print(mark, end=" ")
         out.print(control.control, markup=False, highlight=False)
         if not control.ok:
             out.print(f"      {control.what_to_do}", markup=False, highlight=False)
-    return 0 if all(c.ok for c in controls) else 1
 
 
 def _reap(_: argparse.Namespace, progress: Progress) -> int:

@@ -16,18 +16,21 @@ from sandbox.errors import InfrastructureError, MechanismFailure, Rule
 from sandbox.host import MechanismHost
 from sandbox.limits import Limits
 from sandbox.mechanism import Knob, Space, Trial, View
-from sandbox.posture import problems
+from sandbox.posture import measure
 from sandbox.wire import WorkerCalls
 
 PROBE = Path(__file__).with_name("doctor_probe.py")
+WORKER = {Purpose.MECHANISM: "a mechanism", Purpose.TESTS: "its tests"}
+MOST_PROCESSES = 256  # whatever a runtime needs for itself
 _POSTURE = (
     "The posture of sandbox/backends is not applied: see the engine's version, its runtime and "
 )
 _POSTURE += "`docker info` (or `bwrap --version`), and accept no drafts until this holds."
+_BY_SECCOMP = ("system call", "socket", "fork", "start a program")
 _FLOODS = {
-    "memory": (Rule.OOM, "an allocation of 4 GiB is stopped"),
-    "time": (Rule.TIMEOUT, "an endless loop is stopped"),
-    "output": (Rule.OUTPUT_LIMIT, "a flood of output is stopped"),
+    "memory": (Rule.OOM, "an allocation of 4 GiB is stopped (memory)"),
+    "time": (Rule.TIMEOUT, "an endless loop is stopped (time)"),
+    "output": (Rule.OUTPUT_LIMIT, "a flood of output is stopped (output)"),
 }
 
 
@@ -71,26 +74,29 @@ def _measured(backend: Backend) -> Iterator[Control]:
         channel = backend.start(purpose=purpose, limits=limits, label="doctor")
         calls = WorkerCalls(channel, limits)
         try:
-            wrong = problems(calls.self_report(), writable=writable)
+            measured = measure(calls.self_report(), writable=writable)
         finally:
             calls.close()
-        name = f"user, capabilities, seccomp, network, files and environment ({purpose})"
-        yield Control(name, not wrong, f"{'; '.join(wrong)}. {_POSTURE}" if wrong else "")
+        for name, wrong in measured.items():
+            to_do = f"{wrong[:500]}. {_POSTURE}" if wrong else ""
+            yield Control(f"{name} (worker for {WORKER[purpose]})", not wrong, to_do)
 
 
 def _tried(backend: Backend) -> Iterator[Control]:
     limits = Limits.screening()
     with _start(backend, limits) as host:
         answers = host.state()
+        most = min(MOST_PROCESSES, host.posture["flags"]["processes"])
     threads = answers.pop("threads", None)
-    bounded = type(threads) is int and 0 < threads <= limits.processes
-    name = f"threads are bounded by {limits.processes}"
+    bounded = type(threads) is int and 0 < threads <= most
+    name = f"threads are bounded by {most} (processes)"
     yield Control(name, bounded, "" if bounded else f"{threads} were started. {_POSTURE}")
     if not answers:
         yield Control("forbidden things are tried", False, "The probe tried nothing.")
     for attempt, answer in sorted(answers.items()):
         held = answer == "refused"
-        yield Control(f"{attempt} is refused", held, "" if held else f"{answer}. {_POSTURE}")
+        by = " (seccomp)" if attempt.startswith(_BY_SECCOMP) else ""
+        yield Control(f"{attempt} is refused{by}", held, "" if held else f"{answer}. {_POSTURE}")
 
 
 def _flooded(backend: Backend) -> Iterator[Control]:

@@ -1,7 +1,8 @@
 """A few workers started ahead of time: posture checked, nothing loaded, each given out once.
 
 `WarmBackend` is a backend in front of another one. What it has not ready is started cold, by the
-same door; a worker that was given out never comes back. It starts nothing after `close`.
+same door; a worker that was given out never comes back, and one of an earlier posture is never
+given out (each is kept with the fingerprint that it was started under). After `close` none starts.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from sandbox.wire import WorkerCalls
 IDLE_SECONDS = 600.0
 # A screening is not slowed down by starts for the next one: they wait until it took what it needs.
 QUIET_SECONDS = 1.0
+# How long an answer to "is this still the same sandbox?" serves: not for two screenings.
+FINGERPRINT_SECONDS = 0.5
 # What one takes: contract, its repetition and resumption, replay; and the draft's own tests.
 SPARE = {Purpose.MECHANISM: 4, Purpose.TESTS: 1}
 MAX_ENDING = 16
@@ -33,6 +36,7 @@ MAX_SPARE = 32
 @dataclass
 class _Ready:
     channel: WarmChannel
+    fingerprint: str
     since: float = field(default_factory=time.monotonic)
 
 
@@ -101,6 +105,7 @@ class WarmBackend:
         self._spare = dict(spare)
         self._ready: dict[Purpose, deque[_Ready]] = {p: deque() for p in Purpose}
         self._ending: deque[Channel] = deque()
+        self._seen: tuple[float, str] = (-FINGERPRINT_SECONDS, "")
         self._taken_at = time.monotonic() - QUIET_SECONDS
         self._changed = threading.Condition()
         self._closed = False
@@ -115,8 +120,10 @@ class WarmBackend:
 
     @property
     def fingerprint(self) -> str:
-        """That of the backend behind."""
-        return self._backend.fingerprint
+        """That of the backend behind, asked for now."""
+        found = self._backend.fingerprint
+        self._seen = (time.monotonic(), found)
+        return found
 
     def start(self, *, purpose: Purpose, limits: Limits, label: str = "") -> Channel:
         """One that is ready, else a cold one. Raises InfrastructureError."""
@@ -128,8 +135,12 @@ class WarmBackend:
                 self._changed.notify()
             if ready is None:
                 break
-            if self._is_fresh(ready) and ready.channel.is_alive(limits):
-                return ready.channel
+            try:
+                if self._may_be_used(ready):
+                    return ready.channel
+            except BaseException:
+                ready.channel.close()
+                raise
             ready.channel.close()
         return self._backend.start(purpose=purpose, limits=limits, label=label)
 
@@ -195,7 +206,16 @@ class WarmBackend:
                 with self._changed:
                     self._broken = True
 
+    def _may_be_used(self, ready: _Ready) -> bool:
+        same = ready.fingerprint == self._lately()
+        return same and self._is_fresh(ready) and ready.channel.is_alive(self._limits)
+
+    def _lately(self) -> str:
+        at, found = self._seen
+        return found if time.monotonic() - at < FINGERPRINT_SECONDS else self.fingerprint
+
     def _add(self, purpose: Purpose) -> None:
+        fingerprint = self._backend.fingerprint
         channel = self._backend.start(purpose=purpose, limits=self._limits, label="warm")
         try:
             seen = WorkerCalls(channel, self._limits).self_report()
@@ -205,7 +225,8 @@ class WarmBackend:
                 channel.close()
             raise
         with self._changed:
-            self._ready[purpose].append(_Ready(WarmChannel(channel, seen, self._retire)))
+            warm = WarmChannel(channel, seen, self._retire)
+            self._ready[purpose].append(_Ready(warm, fingerprint))
             self._changed.notify_all()
 
     def _missing(self) -> Purpose | None:

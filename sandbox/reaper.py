@@ -7,12 +7,40 @@ Only owners of this machine are judged: of another one nothing can be known here
 from __future__ import annotations
 
 import os
+import secrets
 import socket
+import threading
 from pathlib import Path
 
 LABEL_SANDBOX = "escapement.sandbox"
 LABEL_OWNER = "escapement.owner"
 LABEL_PURPOSE = "escapement.purpose"
+LABEL_TICKET = "escapement.ticket"
+
+# What this process started and did not give up. A container of ours without a ticket here was
+# made, or kept, by an engine that answered too late.
+_tickets: set[str] = set()
+_lock = threading.Lock()
+
+
+def take_ticket() -> str:
+    """A name for something that is about to be started; it is ours until it is dropped."""
+    ticket = secrets.token_hex(8)
+    with _lock:
+        _tickets.add(ticket)
+    return ticket
+
+
+def drop_ticket(ticket: str) -> None:
+    """Give it up: whatever is there of it may be removed. May be called twice."""
+    with _lock:
+        _tickets.discard(ticket)
+
+
+def is_taken(ticket: str) -> bool:
+    """Whether this process still uses what has that ticket."""
+    with _lock:
+        return ticket in _tickets
 
 
 def me() -> str:

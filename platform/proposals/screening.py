@@ -41,19 +41,26 @@ class Workers:
         self._pool: WarmBackend | None = None
 
     def backend(self) -> Backend:
-        """Raises InfrastructureError where no engine answers."""
+        """The sandbox of now: another image or engine makes another pool. Raises
+        InfrastructureError where no engine answers."""
+        found = get_backend(settings.SANDBOX_BACKEND)
         if not self.keep_ready:
-            return get_backend(settings.SANDBOX_BACKEND)
+            return found
+        if self._pool is not None and self._pool.fingerprint != found.fingerprint:
+            self._end_pool()
         if self._pool is None:
-            self._pool = WarmBackend(get_backend(settings.SANDBOX_BACKEND))
+            self._pool = WarmBackend(found)
         return self._pool
 
     def close(self) -> None:
         """End what was kept ready."""
         self.keep_ready = False
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        self._end_pool()
+
+    def _end_pool(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
 
 workers = Workers()

@@ -28,6 +28,23 @@ class Purpose(StrEnum):
     TESTS = "tests"
 
 
+class Switch(StrEnum):
+    """One control that a drill leaves out, to see that the doctor notices. Nothing but the doctor
+    ever runs in a sandbox with one of them off."""
+
+    SECCOMP = "seccomp"
+    NETWORK = "network"
+    MEMORY = "memory"
+    USER = "user"
+    CAPABILITIES = "capabilities"
+    PROCESSES = "processes"
+    FILES = "files"
+
+
+DRILL_USER = 64001
+DRILL_MEMORY_BYTES = 6 << 30  # above what the probe takes, not above what a machine has
+DRILL_PROCESSES = 4096
+
 Sink = Callable[[Stream, bytes], None]
 
 

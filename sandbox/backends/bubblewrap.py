@@ -22,8 +22,14 @@ from typing import IO, Any
 
 from sandbox import folder, image
 from sandbox.backends import seccomp
-from sandbox.backends.base import Purpose
-from sandbox.backends.boot import BOOT, ENVIRONMENT, PYTHON, SECCOMP, UID
+from sandbox.backends.base import (
+    DRILL_MEMORY_BYTES,
+    DRILL_PROCESSES,
+    DRILL_USER,
+    Purpose,
+    Switch,
+)
+from sandbox.backends.boot import BOOT, ENVIRONMENT, PYTHON, SECCOMP, UID, refuse_drill
 from sandbox.backends.cgroups import Group, Hierarchy
 from sandbox.backends.process import ProcessChannel, close_pipes
 from sandbox.errors import InfrastructureError
@@ -82,7 +88,16 @@ class BubblewrapBackend:
 
     name = "bubblewrap"
 
-    def __init__(self, program: str, root: Path, image_id: str, groups: Hierarchy) -> None:
+    def __init__(
+        self,
+        program: str,
+        root: Path,
+        image_id: str,
+        groups: Hierarchy,
+        *,
+        without: Switch | None = None,
+    ) -> None:
+        self._without = without
         self._program = program
         self._root = root
         self._image_id = image_id
@@ -91,15 +106,20 @@ class BubblewrapBackend:
         self._version = _version(program)
 
     @classmethod
-    def connect(cls, *, progress: Callable[[str], None] | None = None) -> BubblewrapBackend:
+    def connect(
+        cls,
+        *,
+        progress: Callable[[str], None] | None = None,
+        without: Switch | None = None,
+    ) -> BubblewrapBackend:
         """A backend on this machine; builds the root folder only if `progress` is given."""
         program = shutil.which(PROGRAM)
         if program is None:
             raise InfrastructureError(f"There is no {PROGRAM} on this machine. {_FIX}")
         groups = Hierarchy.find()
-        seccomp.compile_profile(SECCOMP)
+        seccomp.compile_profile(seccomp.read_profile(SECCOMP))
         root, image_id = folder.ensure(progress)
-        return cls(program, root, image_id, groups)
+        return cls(program, root, image_id, groups, without=without)
 
     @property
     def image_id(self) -> str:
@@ -108,7 +128,8 @@ class BubblewrapBackend:
 
     @property
     def fingerprint(self) -> str:
-        """Everything that decides whether the posture holds here."""
+        """Everything that decides whether the posture holds here. None for a drill."""
+        refuse_drill(self._without)
         flags = [posture_flags(p, Limits.screening()) for p in Purpose]
         parts = [self.name, self._version, platform.release(), self._groups.version]
         return json.dumps([*parts, os.geteuid(), self._image_id, flags], sort_keys=True)
@@ -119,6 +140,8 @@ class BubblewrapBackend:
             self.reap()
             self._reaped_at = time.monotonic()
         flags = posture_flags(purpose, limits)
+        if self._without is not None:
+            loosen(flags, self._without)
         group = self._groups.create(
             memory_bytes=flags["memory_bytes"], processes=flags["processes"]
         )
@@ -167,7 +190,8 @@ class BubblewrapBackend:
             return process, inside
 
     def _popen(self, flags: dict[str, Any], info: int, block: int) -> subprocess.Popen[bytes]:
-        with _memory_file(_profile(flags)) as profile:
+        program = seccomp.allow_everything() if flags["seccomp"] == "off" else _profile(flags)
+        with _memory_file(program) as profile:
             descriptors = {"seccomp": profile, "info-fd": info, "block-fd": block}
             options: dict[str, Any] = {}
             if os.geteuid() == 0:
@@ -196,7 +220,7 @@ def posture_flags(purpose: Purpose, limits: Limits) -> dict[str, Any]:
         "uid": UID,
         "hostname": "sandbox",
         "environment": ENVIRONMENT,
-        "seccomp": image.digest(SECCOMP.read_bytes()),
+        "seccomp": image.digest(seccomp.read_profile(SECCOMP)),
         "network": "none",
         "capabilities": "none",
         "root": "read-only",
@@ -213,10 +237,30 @@ def posture_flags(purpose: Purpose, limits: Limits) -> dict[str, Any]:
     }
 
 
+def loosen(flags: dict[str, Any], switch: Switch) -> None:
+    """Take one control out of the flags: for a drill."""
+    match switch:
+        case Switch.SECCOMP:
+            flags["seccomp"] = "off"
+        case Switch.NETWORK:
+            flags["network"] = "host"
+        case Switch.MEMORY:
+            flags["memory_bytes"] = DRILL_MEMORY_BYTES
+        case Switch.USER:
+            flags["uid"] = DRILL_USER
+        case Switch.CAPABILITIES:
+            flags["capabilities"] = "all"
+        case Switch.PROCESSES:
+            flags["processes"] = DRILL_PROCESSES
+        case Switch.FILES:
+            flags["tmpfs"] |= {"/etc": 1 << 20}
+
+
 def _command(
     program: str, root: Path, flags: dict[str, Any], *, descriptors: dict[str, int]
 ) -> list[str]:
-    words = [program, "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    words = [program, "--die-with-parent", "--new-session", "--clearenv"]
+    words += ["--cap-drop" if flags["capabilities"] == "none" else "--cap-add", "ALL"]
     words += [f"--unshare-{name}" for name in _NAMESPACES]
     if flags["network"] == "none":
         words.append("--unshare-net")
@@ -230,14 +274,17 @@ def _command(
         words += ["--setenv", name, value]
     for name, descriptor in descriptors.items():
         words += [f"--{name}", str(descriptor)]
-    lock = _LOCK.format(program=seccomp.forbid_programs().hex(), rlimits=flags["rlimits"])
+    programs = seccomp.allow_everything() if flags["seccomp"] == "off" else None
+    second = (programs or seccomp.forbid_programs()).hex()
+    lock = _LOCK.format(program=second, rlimits=flags["rlimits"])
     return [*words, "--chdir", "/", "--", *PYTHON, lock + BOOT]
 
 
 def _profile(flags: dict[str, Any]) -> bytes:
-    if image.digest(SECCOMP.read_bytes()) != flags["seccomp"]:
+    data = seccomp.read_profile(SECCOMP)
+    if image.digest(data) != flags["seccomp"]:
         raise InfrastructureError(f"{SECCOMP} changed while a worker was started; try again.")
-    return seccomp.compile_profile(SECCOMP)
+    return seccomp.compile_profile(data)
 
 
 def _child(info: int, process: subprocess.Popen[bytes], deadline: float) -> int:

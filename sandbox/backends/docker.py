@@ -1,4 +1,5 @@
-"""Sandbox workers as hardened Docker containers. With `engine.py`, all that knows Docker.
+"""Sandbox workers as hardened Docker containers. With `engine.py` and
+`docker_channel.py`, all that knows Docker.
 
 One container a worker, started from an image id, killed and removed at the end. Its only door is
 the attached stream: nothing of the host is mounted, no network, no writable place, no capability,
@@ -9,35 +10,34 @@ no new process. The flags are the posture of `docs/threat-model.md`; each is tri
 from __future__ import annotations
 
 import json
-import select
-import socket
-import struct
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import docker
-from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Ulimit
 
 from sandbox import image, reaper
-from sandbox.backends import engine
-from sandbox.backends.base import Exit, Purpose, Sink, Stream, WorkerGone
-from sandbox.backends.boot import COMMAND, ENVIRONMENT, SECCOMP, UID
+from sandbox.backends import engine, seccomp
+from sandbox.backends.base import (
+    DRILL_MEMORY_BYTES,
+    DRILL_PROCESSES,
+    DRILL_USER,
+    Purpose,
+    Switch,
+)
+from sandbox.backends.boot import COMMAND, ENVIRONMENT, SECCOMP, UID, refuse_drill
+from sandbox.backends.docker_channel import DockerChannel, remove
 from sandbox.errors import InfrastructureError
 from sandbox.limits import Limits
 
-EXIT_SECONDS = 10
-OOM_NOTICE_SECONDS = 0.5
-REMOVE_SECONDS = 30
 REAP_SECONDS = 60
-READ_BYTES = 1 << 16
+UNCONFINED = "unconfined"
+# gVisor's own kernel lives in the worker's control group, and its threads count there too.
+GVISOR = "runsc"
+GVISOR_PROCESSES = 192
 
 _ENGINE_ADDS = ("PATH", "HOSTNAME", "HOME", "TERM")
-
-_HEADER = struct.Struct(">BxxxL")  # of the engine's multiplexed stream: which one, how long
-_STREAMS = {1: Stream.OUT, 2: Stream.ERR}
 
 
 class DockerBackend:
@@ -45,21 +45,34 @@ class DockerBackend:
 
     name = "docker"
 
-    def __init__(self, client: docker.APIClient, image_id: str, *, runtime: str = "") -> None:
+    def __init__(
+        self,
+        client: docker.APIClient,
+        image_id: str,
+        *,
+        runtime: str = "",
+        without: Switch | None = None,
+    ) -> None:
         self._client = client
         self._image_id = image_id
         self._runtime = runtime
+        self._without = without
         self._unset = sorted({*_ENGINE_ADDS, *engine.image_environment(client, image_id)})
         self._reaped_at = 0.0
 
     @classmethod
     def connect(
-        cls, *, runtime: str = "", progress: Callable[[str], None] | None = None
+        cls,
+        *,
+        runtime: str = "",
+        progress: Callable[[str], None] | None = None,
+        without: Switch | None = None,
     ) -> DockerBackend:
         """A backend on the engine that answers; builds the image only if `progress` is given."""
-        client = engine.connect()
+        client = engine.connect(timeout_seconds=engine.WORKER_SECONDS)
+        engine.require_runtime(client, runtime)
         image_id = image.ensure_image(progress) if progress else image.current_image(client)
-        return cls(client, image_id, runtime=runtime)
+        return cls(client, image_id, runtime=runtime, without=without)
 
     @property
     def image_id(self) -> str:
@@ -68,8 +81,11 @@ class DockerBackend:
 
     @property
     def fingerprint(self) -> str:
-        """Everything that decides whether the posture holds: engine, kernel, image, flags."""
-        flags = [posture_flags(p, Limits.screening()) for p in Purpose]
+        """Everything that decides whether the posture holds: engine, kernel, image, flags.
+
+        Raises InfrastructureError where the engine does not answer, and for a drill."""
+        refuse_drill(self._without)
+        flags = [self._flags(p, Limits.screening()) for p in Purpose]
         known = engine.identity(self._client)
         parts = [self.name, self._runtime, self._image_id, known, flags]
         return json.dumps(parts, sort_keys=True)
@@ -77,51 +93,64 @@ class DockerBackend:
     def start(self, *, purpose: Purpose, limits: Limits, label: str = "") -> DockerChannel:
         """Create, attach, start: in this order, so that no byte is lost."""
         self._reap_now_and_then()
-        flags = posture_flags(purpose, limits)
-        with engine.engine_errors("starting a sandbox worker"):
-            container, warnings = self._create(flags, purpose, label)
-            try:
-                stream = self._client.attach_socket(
-                    container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-                )
-                posture = {**self._posture(flags), "engine_warnings": warnings}
-                channel = DockerChannel(self._client, container, stream, posture)
-                self._client.start(container)
-            except BaseException:
-                _remove(self._client, container)
-                raise
+        flags = self._flags(purpose, limits)
+        ticket = reaper.take_ticket()
+        try:
+            with engine.engine_errors("starting a sandbox worker"):
+                container, warnings = self._create(flags, purpose, label, ticket)
+                try:
+                    _require_limits(warnings)
+                    stream = self._client.attach_socket(
+                        container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+                    )
+                    posture = {**self._posture(flags), "engine_warnings": warnings}
+                    channel = DockerChannel(self._client, container, stream, posture, ticket)
+                    self._client.start(container)
+                except BaseException:
+                    remove(self._client, container)
+                    raise
+        except BaseException:
+            # A slow engine may still make what it was asked for: from now on that is nobody's.
+            reaper.drop_ticket(ticket)
+            raise
         return channel
 
     def reap(self) -> list[str]:
-        """Remove containers whose owner, a process of this machine, is dead."""
+        """Remove containers whose owner, a process of this machine, is dead; and those of this
+        very process that it gave up (a slow engine made or kept them after all)."""
         with engine.engine_errors("looking for orphaned workers"):
             found = self._client.containers(
                 all=True, filters={"label": [reaper.LABEL_SANDBOX + "=1"]}
             )
-            orphans = [
-                c["Id"]
-                for c in found
-                if reaper.is_orphan(
-                    c["Labels"].get(reaper.LABEL_OWNER, ""), running=c["State"] == "running"
-                )
-            ]
+            orphans = [c["Id"] for c in found if _is_nobodys(c)]
             for container in orphans:
-                _remove(self._client, container)
+                remove(self._client, container)
         return orphans
+
+    def _flags(self, purpose: Purpose, limits: Limits) -> dict[str, Any]:
+        flags = posture_flags(purpose, limits)
+        if GVISOR in self._runtime:
+            flags["processes"] += GVISOR_PROCESSES
+        if self._without is not None:
+            loosen(flags, self._without)
+        return flags
 
     def _reap_now_and_then(self) -> None:
         if time.monotonic() - self._reaped_at > REAP_SECONDS or not self._reaped_at:
             self.reap()
             self._reaped_at = time.monotonic()
 
-    def _create(self, flags: dict[str, Any], purpose: Purpose, label: str) -> tuple[str, list[str]]:
+    def _create(
+        self, flags: dict[str, Any], purpose: Purpose, label: str, ticket: str
+    ) -> tuple[str, list[str]]:
         host = dict(flags["host_config"])
+        host["pids_limit"] = flags["processes"]
         host["log_config"] = LogConfig(type=LogConfig.types.NONE)
         host["ulimits"] = [
             Ulimit(name=name, soft=soft, hard=hard)
             for name, (soft, hard) in host["ulimits"].items()
         ]
-        host["security_opt"] = ["no-new-privileges", f"seccomp={_seccomp()}"]
+        host["security_opt"] = ["no-new-privileges", f"seccomp={_seccomp(flags)}"]
         if self._runtime:
             host["runtime"] = self._runtime
         created = self._client.create_container(
@@ -137,6 +166,7 @@ class DockerBackend:
             labels={
                 reaper.LABEL_SANDBOX: "1",
                 reaper.LABEL_OWNER: reaper.me(),
+                reaper.LABEL_TICKET: ticket,
                 reaper.LABEL_PURPOSE: f"{purpose} {label}".strip()[:100],
             },
             host_config=self._client.create_host_config(**host),
@@ -153,111 +183,6 @@ class DockerBackend:
         }
 
 
-class DockerChannel:
-    """The attached stream of one container."""
-
-    def __init__(
-        self, client: docker.APIClient, container: str, stream: Any, posture: dict[str, Any]
-    ) -> None:
-        self._client = client
-        self._container = container
-        self._stream = stream  # kept: closing it is what hangs up
-        self._socket = socket.socket(fileno=_duplicate(stream))
-        self._socket.setblocking(False)
-        self._buffer = bytearray()
-        self._closed = False
-        self.posture = {**posture, "container": container}
-
-    def exchange(
-        self, data: bytes, *, sink: Sink, done: Callable[[], bool], deadline: float
-    ) -> None:
-        """Both directions in one loop: a worker that floods while we write can't block us."""
-        if self._closed:
-            raise WorkerGone
-        rest = memoryview(data)
-        poll = select.poll()
-        while rest or not done():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            poll.register(self._socket, select.POLLIN | (select.POLLOUT if rest else 0))
-            for _, event in poll.poll(left * 1000):
-                if event & ~select.POLLOUT:
-                    self._read(sink)
-                elif rest:
-                    rest = rest[self._write(rest) :]
-
-    def _write(self, rest: memoryview) -> int:
-        try:
-            return self._socket.send(rest)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise WorkerGone from error
-
-    def _read(self, sink: Sink) -> None:
-        try:
-            data = self._socket.recv(READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise WorkerGone from error
-        if not data:
-            raise WorkerGone
-        self._buffer += data
-        while len(self._buffer) >= _HEADER.size:
-            which, length = _HEADER.unpack_from(self._buffer)
-            if which not in _STREAMS:
-                raise InfrastructureError(f"The engine's stream is broken: stream {which}.")
-            # A piece is what the engine read at once, some 32 KiB: the sink's limits see all.
-            end = _HEADER.size + length
-            if len(self._buffer) < end:
-                return
-            sink(_STREAMS[which], bytes(self._buffer[_HEADER.size : end]))
-            del self._buffer[:end]
-
-    def exit(self) -> Exit:
-        """Wait until the engine knows the end; it may learn of an OOM kill a moment later."""
-        deadline = time.monotonic() + EXIT_SECONDS
-        state = self._state()
-        while state["Running"] and time.monotonic() < deadline:
-            time.sleep(0.02)
-            state = self._state()
-        notice = time.monotonic() + OOM_NOTICE_SECONDS
-        while state["ExitCode"] == 137 and not state["OOMKilled"] and time.monotonic() < notice:
-            time.sleep(0.05)
-            state = self._state()
-        return Exit(code=state["ExitCode"], oom_killed=state["OOMKilled"], running=state["Running"])
-
-    def _state(self) -> dict[str, Any]:
-        with engine.engine_errors("inspecting a sandbox worker"):
-            state: dict[str, Any] = self._client.inspect_container(self._container)["State"]
-            return state
-
-    def kill(self) -> None:
-        """End the worker, from any thread; the one who talks to it reads the stream's end."""
-        with engine.engine_errors("ending a sandbox worker"):
-            try:
-                self._client.kill(self._container)
-            except APIError as error:
-                if error.status_code not in (404, 409):  # it is gone, or has ended
-                    raise
-
-    def close(self) -> None:
-        """Hang up first: the engine's kill waits for an attached stream that nobody reads."""
-        if self._closed:
-            return
-        with suppress(OSError):
-            # The client library holds the connection too: closing our end of it is not enough.
-            self._socket.shutdown(socket.SHUT_RDWR)
-        for stream in (self._socket, self._stream):
-            with suppress(OSError):
-                stream.close()
-        with engine.engine_errors("removing a sandbox worker"):
-            _remove(self._client, self._container)
-        self._closed = True
-
-
 def posture_flags(purpose: Purpose, limits: Limits) -> dict[str, Any]:
     """Every flag of the posture as plain data: what is applied, and what reports record."""
     tests = purpose is Purpose.TESTS
@@ -267,7 +192,8 @@ def posture_flags(purpose: Purpose, limits: Limits) -> dict[str, Any]:
         "hostname": "sandbox",
         "command": COMMAND,
         "environment": ENVIRONMENT,
-        "seccomp": image.digest(SECCOMP.read_bytes()),
+        "seccomp": image.digest(seccomp.read_profile(SECCOMP)),
+        "processes": limits.processes,
         "host_config": {
             "network_mode": "none",
             "dns": ["127.0.0.1"],  # else the engine copies the host's own resolv.conf inside
@@ -276,7 +202,6 @@ def posture_flags(purpose: Purpose, limits: Limits) -> dict[str, Any]:
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges", "seccomp"],
             "privileged": False,
-            "pids_limit": limits.processes,
             "mem_limit": limits.memory_bytes,
             "memswap_limit": limits.memory_bytes,
             "nano_cpus": 10**9,
@@ -303,29 +228,51 @@ def _tmpfs(limits: Limits, *, writable: bool) -> dict[str, str]:
     return places
 
 
-def _seccomp() -> str:
-    return json.dumps(json.loads(SECCOMP.read_bytes()))
+def loosen(flags: dict[str, Any], switch: Switch) -> None:
+    """Take one control out of the flags: for a drill."""
+    host = flags["host_config"]
+    match switch:
+        case Switch.SECCOMP:
+            flags["seccomp"] = UNCONFINED
+        case Switch.NETWORK:
+            host["network_mode"] = "host"
+            del host["dns"], host["dns_search"]
+        case Switch.MEMORY:
+            host["mem_limit"] = host["memswap_limit"] = DRILL_MEMORY_BYTES
+        case Switch.USER:
+            flags["user"] = f"{DRILL_USER}:{DRILL_USER}"
+        case Switch.CAPABILITIES:
+            host["cap_drop"] = []
+        case Switch.PROCESSES:
+            flags["processes"] = DRILL_PROCESSES
+        case Switch.FILES:
+            host["tmpfs"]["/home"] = "rw,size=1m,mode=1777"
 
 
-def _duplicate(stream: Any) -> int:
+def _seccomp(flags: dict[str, Any]) -> str:
+    if flags["seccomp"] == UNCONFINED:
+        return UNCONFINED
+    data = seccomp.read_profile(SECCOMP)
+    if image.digest(data) != flags["seccomp"]:
+        raise InfrastructureError(f"{SECCOMP} changed while a worker was started; try again.")
     try:
-        return socket.dup(stream.fileno())
-    except (AttributeError, OSError) as error:
+        return json.dumps(json.loads(data))
+    except ValueError as error:
+        raise InfrastructureError(f"The seccomp profile {SECCOMP} is no JSON: {error}.") from error
+
+
+def _require_limits(warnings: list[str]) -> None:
+    """An engine that can't apply a limit starts the container without it, and says so."""
+    if lost := [w for w in warnings if "discarded" in w.lower()]:
         raise InfrastructureError(
-            f"The engine at {engine.address()} gives no plain stream; use a unix socket."
-        ) from error
+            f"The engine does not apply a limit: {' '.join(lost)[:300]} Mount the control groups "
+            "that it needs (memory, pids, cpu; see `docker info`) and restart it."
+        )
 
 
-def _remove(client: docker.APIClient, container: str) -> None:
-    """Kill and remove; waits while another one is already removing it."""
-    deadline = time.monotonic() + REMOVE_SECONDS
-    while True:
-        try:
-            client.remove_container(container, force=True, v=True)
-            return
-        except NotFound:
-            return
-        except APIError as error:
-            if error.status_code != 409 or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+def _is_nobodys(container: dict[str, Any]) -> bool:
+    labels, running = container["Labels"], container["State"] == "running"
+    owner = labels.get(reaper.LABEL_OWNER, "")
+    if owner == reaper.me():
+        return not reaper.is_taken(labels.get(reaper.LABEL_TICKET, ""))
+    return reaper.is_orphan(owner, running=running)

@@ -20,6 +20,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from sandbox.errors import InfrastructureError
 
 ENGINE_SECONDS = 60
+WORKER_SECONDS = 30  # each answer about a worker; a build may be silent for longer
 REGISTRY_ANSWER_SECONDS = 5
 PULL_IDLE_SECONDS = 60
 
@@ -68,7 +69,24 @@ def identity(client: docker.APIClient) -> dict[str, str]:
     with engine_errors("asking the engine who it is"):
         known = client.info()
     names = ("ID", "ServerVersion", "KernelVersion", "DefaultRuntime", "SecurityOptions")
-    return {name: str(known.get(name, "")) for name in (*names, "CgroupVersion", "CgroupDriver")}
+    limits = ("CgroupVersion", "CgroupDriver", "MemoryLimit", "SwapLimit", "PidsLimit")
+    return {name: str(known.get(name, "")) for name in (*names, *limits, "CpuCfsQuota", "Warnings")}
+
+
+def require_runtime(client: docker.APIClient, runtime: str) -> None:
+    """Raise InfrastructureError if the engine has no runtime of that name ("" is its default).
+
+    Newer engines find what is named like a containerd shim without being told of it."""
+    if not runtime or runtime.startswith("io.containerd."):
+        return
+    with engine_errors("asking the engine for its runtimes"):
+        known = sorted(client.info().get("Runtimes") or {})
+    if runtime not in known:
+        raise InfrastructureError(
+            f"The Docker engine has no runtime {runtime!r} (it has {', '.join(known)}). Install "
+            "and register it (gVisor: `runsc install && systemctl restart docker`), or unset "
+            "ESCAPEMENT_SANDBOX_RUNTIME."
+        )
 
 
 def find_image(client: docker.APIClient, tag: str) -> str | None:

@@ -19,16 +19,33 @@ _ALLOW, _ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"
 _NEEDS = "It needs libseccomp (`apt-get install libseccomp2`) and `pip install pyseccomp`."
 
 
-@functools.cache
-def compile_profile(path: Path) -> bytes:
-    """The profile as a BPF program for this machine. Raises InfrastructureError."""
+def read_profile(path: Path) -> bytes:
+    """The profile's bytes as they are now. Raises InfrastructureError."""
     try:
-        profile = json.loads(path.read_bytes())
-        return _compile(profile["defaultAction"], profile.get("defaultErrnoRet"), profile)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return path.read_bytes()
+    except OSError as error:
         raise InfrastructureError(
-            f"The seccomp profile {path} can't be compiled: {error!r}. Get it from the checkout."
+            f"The seccomp profile {path} can't be read: {error.strerror}. Get it from the checkout."
         ) from error
+
+
+@functools.cache
+def compile_profile(data: bytes) -> bytes:
+    """The profile as a BPF program for this machine. Raises InfrastructureError.
+
+    Kept by content and not by name: a profile that is edited is another one at once."""
+    try:
+        profile = json.loads(data)
+        return _compile(profile["defaultAction"], profile.get("defaultErrnoRet"), profile)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InfrastructureError(
+            f"The seccomp profile can't be compiled: {error!r}. Get it from the checkout."
+        ) from error
+
+
+def allow_everything() -> bytes:
+    """A program that refuses nothing, for the drill of the doctor alone."""
+    return _compile(_ALLOW, None, {})
 
 
 @functools.cache

@@ -231,9 +231,9 @@ def loosen_bubblewrap(flags: dict[str, Any], control: str) -> None:
 
 LOOSEN = {"docker": loosen_docker, "bubblewrap": loosen_bubblewrap}
 NAMED = {
-    "seccomp": "fork is refused",
+    "seccomp": "fork is refused (seccomp)",
     "network": "it sees the network devices",
-    "memory": "an allocation of 4 GiB is stopped",
+    "memory": "an allocation of 4 GiB is stopped (memory)",
     "user": "it runs as 64001:64001, not as 64000:64000",
 }
 
