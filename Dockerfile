@@ -1,11 +1,5 @@
-# The sandbox: where generated code runs, before approval and after. `python -m sandbox image`
-# builds it and stages `site/` (the packages of its lock and a few files of ours); a build by hand has none.
-# The base is the host's own Python where no registry answers. No RUN: nothing is fetched here.
-ARG SANDBOX_BASE=python:3.11-slim
-FROM ${SANDBOX_BASE} AS sandbox
-COPY site/ /opt/sandbox/
-WORKDIR /
-USER 64000:64000
+# The sandbox's own image is not built here: `python -m sandbox image` writes it, so that the same
+# inputs give the same bytes (docs/adr/0029-images-by-content.md).
 
 # The platform: `docker build --target web`, run with a volume at /var/lib/escapement and the
 # engine's socket for the worker (`manage.py work`). The web server itself needs no engine.

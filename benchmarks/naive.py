@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sandbox import image
+from sandbox import image, layout
 from sandbox.backends import engine
 from sandbox.report import Draft
 
@@ -36,7 +36,7 @@ def build_image(progress: image.Progress) -> str:
             [*pip, "--constraint", str(image.ROOT / "constraints.txt"), *TOOLS],
             check=True,
         )
-        image.compile_folder(site)
+        layout.compile_folder(site)
         Path(folder, "Dockerfile").write_text(
             f"FROM {base}\nCOPY site/ /opt/tools/\n"
             "ENV PYTHONPATH=/opt/sandbox:/opt/tools PATH=/usr/local/bin HOME=/tmp\nUSER 0\n",

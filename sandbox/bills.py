@@ -2,7 +2,7 @@
 
 python -m sandbox advisories [FILE] [--older]
 python -m sandbox sbom [--out FILE]
-python -m sandbox dependency PACKAGE==VERSION [--wheels FOLDER]
+python -m sandbox dependency PACKAGE==VERSION [--module MODULE[: NAME, ...]] [--wheels FOLDER]
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Any
 
 from rich.console import Console
 
-from sandbox import advisories, depreq, sbom, vulnerabilities
+from sandbox import advisories, depreq, opened, sbom, vulnerabilities
 from sandbox.advisory_files import SnapshotError
 from sandbox.errors import InfrastructureError
+from sandbox.wheel_facts import RequestError
 
 NOT_CLEAN = 1
 COULD_NOT = 2
@@ -40,20 +40,25 @@ def add_parsers(commands: Any) -> None:
     )
     wanted.add_argument("pin", metavar="PACKAGE==VERSION")
     wanted.add_argument("--wheels", type=Path, metavar="FOLDER", help="where its wheels lie")
+    wanted.add_argument(
+        "--module", action="append", default=[], metavar="MODULE[: NAME, ...]", dest="modules",
+        help="what mechanisms could import of it",
+    )  # fmt: skip
     bill = commands.add_parser("sbom", help="the image's bill of materials, as CycloneDX JSON")
     bill.add_argument("--out", type=Path, metavar="FILE", help="write it there")
 
 
 def dependency_command(arguments: argparse.Namespace, progress: Callable[[str], None]) -> int:
     """Print the record of a request as JSON; exit 1 where something speaks against it."""
+    now = datetime.now(UTC)
     try:
-        with tempfile.TemporaryDirectory(prefix="escapement-wheels-") as fetched:
-            folder = arguments.wheels or Path(fetched)
-            if not arguments.wheels:
-                progress(f"fetching {arguments.pin}")
-                depreq.fetch(arguments.pin, folder)
-            made = depreq.request(arguments.pin, folder, now=datetime.now(UTC))
-    except (depreq.RequestError, OSError) as error:
+        modules = opened.parse("\n".join(arguments.modules))
+        if arguments.wheels:
+            made = depreq.request(arguments.pin, arguments.wheels, now=now, modules=modules)
+        else:
+            progress(f"fetching {arguments.pin} and what it needs")
+            made = depreq.examine(arguments.pin, now=now, modules=modules)
+    except (RequestError, opened.OpenedError, OSError) as error:
         raise InfrastructureError(f"there is no record: {error}") from error
     sys.stdout.write(json.dumps(made.to_data(), indent=1, sort_keys=True) + "\n")
     return NOT_CLEAN if made.problems else 0

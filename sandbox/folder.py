@@ -13,7 +13,8 @@ import stat
 import tempfile
 from pathlib import Path
 
-from sandbox import cache, image, rootfs
+from sandbox import cache, image, layout, rootfs
+from sandbox import lock as locks
 from sandbox.errors import InfrastructureError
 
 # Mount points: the root is read-only when these are mounted.
@@ -82,14 +83,12 @@ def _build(root: Path, progress: image.Progress) -> None:
     with tempfile.TemporaryDirectory(prefix="building-", dir=root.parent) as folder:
         made, site = Path(folder, "root"), Path(folder, "site")
         site.mkdir()
-        progress(f"installing {', '.join(image.pins())}")
-        image.install_packages(site)
-        image.copy_ours(site)
+        layout.fill_site(site, locks.current(), progress)
         rootfs.build(made, site)
         (made / "opt").mkdir()
         shutil.move(site, made / "opt/sandbox")
         progress("compiling")
-        image.compile_folder(made)
+        layout.compile_folder(made)
         for name in DEVICES:
             (made / "dev" / name).touch()
         _settle(made)

@@ -1,19 +1,18 @@
 """The sandbox image: what is in it, its name by content, and how it is made.
 
 The tag is the hash of every input, so a changed worker means a new image and an unchanged one is
-found at once. Packages come from the host's pip at the versions of constraints.txt; the base from
-a registry where one answers, else from the host's own Python. Nothing here knows Docker.
+found at once; the id is the hash of the result, the same wherever the same inputs and base are.
+Packages are wheels with the hashes of the lock in force (`sandbox.lock`); the base comes from a
+registry where one answers, else from the host's own Python. Nothing here knows Docker.
 """
 
 from __future__ import annotations
 
-import compileall
 import fcntl
 import hashlib
+import json
 import os
-import py_compile
-import shutil
-import subprocess
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,24 +20,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sandbox import rootfs
+from sandbox import archive, layout, rootfs
+from sandbox import lock as locks
 from sandbox.errors import InfrastructureError
+from sandbox.lock import Lock, Pin
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = "escapement-sandbox"
-BASE_REPOSITORY = "escapement-base"
 REGISTRY_BASE = "python:3.11-slim"
-TARGET = "sandbox"
+USER = "64000:64000"
+LABEL = "escapement.image"
 OURS = ("__init__", "mechanism", "protocol", "worker", "selfreport", "testrun", "testing")
+# What decides how the parts are put together.
+MAKERS = ("rootfs", "layout", "archive")
 FOR_MECHANISMS = ("numpy", "scipy", "scikit-learn", "optuna", "cmaes")
 FOR_TESTS = ("pytest",)
 # What those import, and no more: optuna's databases and migrations are left out.
-_IMPORTED = ("joblib", "cloudpickle", "threadpoolctl", "narwhals", "colorlog", "tqdm")
-_IMPORTED += ("iniconfig", "packaging", "pluggy", "pygments")
+_IMPORTED = (
+    *("joblib", "cloudpickle", "threadpoolctl", "narwhals", "colorlog", "tqdm"),
+    *("iniconfig", "packaging", "pluggy", "pygments"),
+)
 PACKAGES = (*FOR_MECHANISMS, *FOR_TESTS, *_IMPORTED)
-# Folders of packages that nothing imports; a sixth of the image. numpy's own are small and used.
-LEFT_OUT = ("scipy/**/tests", "sklearn/**/tests")
-PIP_SECONDS = 600
 
 Progress = Callable[[str], None]
 
@@ -49,12 +51,12 @@ def digest(data: bytes) -> str:
 
 
 def inputs() -> dict[str, bytes]:
-    """Everything that decides what is in the image, by name."""
-    found = {f"sandbox/{name}.py": _read(ROOT / "sandbox" / f"{name}.py") for name in OURS}
-    found["rootfs.py"] = _read(ROOT / "sandbox/rootfs.py")
-    found["Dockerfile"] = dockerfile().encode()
-    found["packages"] = "\n".join([*pins(), *LEFT_OUT]).encode()
+    """Everything that decides what is in the image, by name; the base image beside it."""
+    names = [*OURS, *MAKERS]
+    found = {f"sandbox/{name}.py": _read(ROOT / "sandbox" / f"{name}.py") for name in names}
+    found["packages"] = locks.current().packages()
     found["python"] = sys.version.encode()
+    found["base"] = REGISTRY_BASE.encode()
     return found
 
 
@@ -67,32 +69,34 @@ def tag() -> str:
 
 
 def pins() -> list[str]:
-    """`name==version` of every package in the image, from constraints.txt."""
+    """`name==version` of every package in the image."""
+    return locks.current().lines()
+
+
+def seed_lock() -> Lock:
+    """The lock of a new installation: PACKAGES by constraints.txt, with the hashes of lock.txt."""
     known = {}
     for line in _read(ROOT / "constraints.txt").decode().splitlines():
         name, _, version = line.partition("==")
         known[name.strip().lower()] = version.strip()
-    missing = [name for name in PACKAGES if name not in known]
-    if missing:
+    if missing := [name for name in PACKAGES if name not in known]:
         raise InfrastructureError(f"constraints.txt does not pin {', '.join(missing)}.")
-    return [f"{name}=={known[name]}" for name in PACKAGES]
-
-
-def dockerfile() -> str:
-    """The Dockerfile up to the end of the sandbox target: other targets don't change the image."""
-    kept: list[str] = []
-    inside = False
-    for line in _read(ROOT / "Dockerfile").decode().splitlines():
-        if line.upper().startswith("FROM "):
-            if inside:
-                break
-            inside = line.split()[-1] == TARGET
-        kept.append(line)
-    if not inside:
-        raise InfrastructureError(f"The Dockerfile has no target {TARGET!r}.")
-    while kept and (not kept[-1].strip() or kept[-1].startswith("#")):
-        kept.pop()  # the comment above the next target
-    return "\n".join(kept) + "\n"
+    text = _read(ROOT / "sandbox/lock.txt").decode()
+    hashes = {
+        line: tuple(sorted(re.findall(r"--hash=sha256:([0-9a-f]{64})", rest)))
+        for line, rest in re.findall(
+            r"^(\S+==\S+)((?:[^\S\n]*\\\n[^\S\n]+--hash=\S+)+)", text, re.M
+        )
+    }
+    found = []
+    for name in sorted(PACKAGES):
+        line = f"{name}=={known[name]}"
+        if line not in hashes:
+            raise InfrastructureError(
+                f"sandbox/lock.txt has no hashes of {line}: make it again as its head says."
+            )
+        found.append(Pin(name=name, version=known[name], hashes=hashes[line]))
+    return Lock(pins=tuple(found))
 
 
 def current_image(client: Any) -> str:
@@ -102,13 +106,14 @@ def current_image(client: Any) -> str:
     found = engine.find_image(client, tag())
     if found is None:
         raise InfrastructureError(
-            f"The sandbox image {tag()} is not built yet. Run: python -m sandbox image"
+            f"The sandbox image {tag()} is not there: it was never built, or it was removed. "
+            "Run: python -m sandbox image"
         )
     return found
 
 
 def ensure_image(progress: Progress) -> str:
-    """The id of the image for these inputs, built now if it is missing (half a minute)."""
+    """The id of the image for these inputs, built now if it is missing (a minute at most)."""
     from sandbox.backends import engine  # noqa: PLC0415 - backends import this module
 
     client = engine.connect()
@@ -120,96 +125,55 @@ def ensure_image(progress: Progress) -> str:
         if found := engine.find_image(client, name):
             progress(f"the sandbox image {name} was built by another process")
             return found
-        return _build(client, Path(folder), name, progress)
+        return _load(client, make(client, Path(folder), progress), progress)
 
 
-def _build(client: Any, folder: Path, name: str, progress: Progress) -> str:
-    from sandbox.backends import engine  # noqa: PLC0415 - backends import this module
+def make(client: Any, folder: Path, progress: Progress) -> archive.Made:
+    """The image as an archive in `folder`, given to no engine."""
+    from sandbox.backends import images  # noqa: PLC0415 - backends import this module
 
+    name, lock = tag(), locks.current()
     progress(f"building {name}")
-    site = folder / "context/site"
+    site = folder / "site"
     site.mkdir(parents=True)
-    progress(f"installing {', '.join(pins())}")
-    install_packages(site)
-    copy_ours(site)
-    base = _base(client, folder, site, name, progress)
-    (folder / "context/Dockerfile").write_text(dockerfile(), encoding="utf-8")
+    layout.fill_site(site, lock, progress)
+    layers = []
+    base: archive.Base | None = images.base(client, REGISTRY_BASE, folder / "base", progress)
+    if base is None:
+        progress(f"BUILDING WITHOUT A REGISTRY: the base is this machine's own {sys.executable}")
+        root = folder / "root"
+        rootfs.build(root, site)
+        layout.compile_folder(root)
+        layers.append(archive.layer(root, folder / "root.tar"))
     progress("compiling and packing")
-    compile_folder(site)
-    rootfs.write_tar(folder / "context", folder / "context.tar")
-    with (folder / "context.tar").open("rb") as context:
-        image_id = engine.build(
-            client,
-            context,
-            target=TARGET,
-            tag=name,
-            arguments={"SANDBOX_BASE": base},
-            labels={"escapement.base": base, "escapement.packages": " ".join(pins())},
-            progress=progress,
-        )
-    progress(f"built {name} ({image_id[7:19]}) on {base}")
-    return image_id
-
-
-def _base(client: Any, folder: Path, site: Path, name: str, progress: Progress) -> str:
-    from sandbox.backends import engine  # noqa: PLC0415 - backends import this module
-
-    if engine.find_image(client, REGISTRY_BASE):
-        progress(f"the engine has {REGISTRY_BASE}")
-        return REGISTRY_BASE
-    progress(f"asking the registry for {REGISTRY_BASE} (a few seconds at most)")
-    if engine.pull(client, REGISTRY_BASE, progress):
-        return REGISTRY_BASE
-    progress(f"BUILDING WITHOUT A REGISTRY: the base is this machine's own {sys.executable}")
-    root = folder / "root"
-    rootfs.build(root, site)
-    compile_folder(root)
-    rootfs.write_tar(root, folder / "root.tar")
-    base = f"{BASE_REPOSITORY}:{name.rpartition(':')[2]}"
-    engine.import_root(client, folder / "root.tar", base)
-    return base
-
-
-def install_packages(site: Path) -> None:
-    """The pinned packages as wheels into a folder; no package's own code is run."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
-    command += ["--only-binary=:all:", "--no-warn-script-location", "--target", str(site), *pins()]
-    try:
-        answer = subprocess.run(  # noqa: S603 - fixed arguments and our own pins
-            command, capture_output=True, text=True, check=False, timeout=PIP_SECONDS
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InfrastructureError(
-            f"pip did not fetch the sandbox's packages within {PIP_SECONDS} s."
-        ) from error
-    if answer.returncode:
-        raise InfrastructureError(
-            f"pip can't fetch the sandbox's packages ({' '.join(pins())}): "
-            f"{answer.stderr.strip()[-800:]}. Point pip at an index or at a folder of wheels "
-            "(PIP_INDEX_URL, PIP_FIND_LINKS) and try again."
-        )
-    shutil.rmtree(site / "bin", ignore_errors=True)
-    for pattern in LEFT_OUT:
-        for folder in sorted(site.glob(pattern), reverse=True):  # the inner ones first
-            shutil.rmtree(folder)
-
-
-def copy_ours(site: Path) -> None:
-    """Our files of the inside half, below `site`."""
-    (site / "sandbox").mkdir()
-    for name in OURS:
-        shutil.copyfile(ROOT / "sandbox" / f"{name}.py", site / "sandbox" / f"{name}.py")
-
-
-def compile_folder(folder: Path) -> None:
-    """Byte code beside the sources: the sandbox can write none, and would compile at each start."""
-    compileall.compile_dir(
-        folder,
-        quiet=2,
-        maxlevels=32,
-        stripdir=str(folder),
-        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    layout.compile_folder(site)
+    layers.append(archive.layer(site, folder / "site.tar", prefix=layout.PLACE))
+    described = {n: digest(data) for n, data in sorted(inputs().items())}
+    return archive.write(
+        folder / "image.tar",
+        name=name,
+        base=base,
+        layers=layers,
+        user=USER,
+        labels={
+            LABEL: "1",
+            "escapement.base": base.reference if base else "the host's own Python",
+            "escapement.packages": " ".join(lock.lines()),
+            "escapement.inputs": json.dumps(described, sort_keys=True),
+        },
     )
+
+
+def _load(client: Any, made: archive.Made, progress: Progress) -> str:
+    from sandbox.backends import engine, images  # noqa: PLC0415 - backends import this module
+
+    progress("giving it to the engine")
+    images.load(client, made.path)
+    found = engine.find_image(client, made.name)
+    if found is None:
+        raise InfrastructureError(f"The engine took {made.name} and does not know it.")
+    progress(f"built {made.name} ({found[7:19]})")
+    return found
 
 
 def _read(path: Path) -> bytes:

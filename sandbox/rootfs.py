@@ -68,7 +68,9 @@ def build(root: Path, packages: Path) -> None:
 
 
 def write_tar(folder: Path, tar: Path, *, prefix: str = "") -> None:
-    """The folder as a tar whose bytes depend on its content alone: owner, time and order fixed."""
+    """The folder as a tar whose bytes depend on its content alone: owner, time and order fixed.
+
+    `prefix` ends with a slash; its folders are in it too."""
 
     def plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
         info.uid = info.gid = 0
@@ -79,9 +81,18 @@ def write_tar(folder: Path, tar: Path, *, prefix: str = "") -> None:
         return info
 
     with tarfile.open(tar, "w") as archive:
+        parts = prefix.strip("/").split("/") if prefix else []
+        for depth in range(1, len(parts) + 1):
+            archive.addfile(plain(_folder("/".join(parts[:depth]))))
         for path in sorted(folder.rglob("*")):
             name = prefix + str(path.relative_to(folder))
             archive.add(path, name, recursive=False, filter=plain)
+
+
+def _folder(name: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.DIRTYPE
+    return info
 
 
 def _interpreter() -> Path:

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from sandbox import image
+from sandbox import lock as locks
 from sandbox.errors import InfrastructureError
 from sandbox.report import digest_of
 
@@ -42,16 +43,18 @@ def text(lock: Iterable[str] | None = None) -> str:
     name, _, version = image.tag().partition(":")
     files = {n: image.digest(d) for n, d in image.inputs().items() if n.startswith("sandbox/")}
     python = ".".join(image.inputs()["python"].decode().split()[0].split(".")[:3])
-    pins = tuple(image.pins() if lock is None else lock)
-    return _write(name, version, python, pins, tuple(sorted(files.items())))
+    known = locks.current()
+    pins = tuple(known.lines() if lock is None else lock)
+    said = tuple((pin.line, pin.licence, pin.hashes) for pin in known.pins)
+    return _write(name, (version, python), pins, said, tuple(sorted(files.items())))
 
 
 @cache
 def _write(
     name: str,
-    version: str,
-    python: str,
+    versions: tuple[str, str],  # of the image and of Python
     pins: tuple[str, ...],
+    said: tuple[tuple[str, str, tuple[str, ...]], ...],
     files: tuple[tuple[str, str], ...],
 ) -> str:
     try:
@@ -63,13 +66,15 @@ def _write(
         raise InfrastructureError(
             "cyclonedx-python-lib is missing: install the platform's requirements."
         ) from error
+    version, python = versions
     whole = Component(
         type=ComponentType.CONTAINER, name=name, version=version, bom_ref=f"{name}:{version}"
     )
     parts = [
         Component(type=ComponentType.PLATFORM, name="python", version=python, bom_ref="python")
     ]
-    parts += [_package(pin) for pin in pins]
+    known = {line: (words, hashes) for line, words, hashes in said}
+    parts += [_package(pin, *known.get(pin, ("", ()))) for pin in pins]
     parts += [
         Component(
             type=ComponentType.FILE,
@@ -88,13 +93,17 @@ def _write(
     return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
 
-def _package(pin: str) -> Any:
+def _package(pin: str, said: str, hashes: tuple[str, ...]) -> Any:
+    """`said` and `hashes`: its licence and its one wheel, where a request was approved for it."""
     from cyclonedx.contrib.license.factories import LicenseFactory  # noqa: PLC0415
+    from cyclonedx.model import HashAlgorithm, HashType  # noqa: PLC0415
     from cyclonedx.model.component import Component, ComponentType  # noqa: PLC0415
     from packageurl import PackageURL  # noqa: PLC0415
 
     name, _, version = pin.partition("==")
-    words = licence(name, version)
+    words = said or licence(name, version)
+    # Of a package with a wheel for each machine, nobody knows here which one it is.
+    only = hashes if len(hashes) == 1 else ()
     return Component(
         type=ComponentType.LIBRARY,
         name=name,
@@ -102,6 +111,7 @@ def _package(pin: str) -> Any:
         bom_ref=pin,
         purl=PackageURL(type="pypi", name=name, version=version),
         licenses=[LicenseFactory().make_from_string(words)] if words else [],
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=value) for value in only],
     )
 
 

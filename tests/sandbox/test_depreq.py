@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from sandbox import advisories, depreq, image, vulnerabilities
+from sandbox import advisories, depreq, image, vulnerabilities, wheel_facts
 from sandbox.__main__ import main
-from sandbox.depreq import Request, RequestError
+from sandbox.depreq import Request
 from sandbox.vulnerabilities import Scan
+from sandbox.wheel_facts import RequestError
 
 NOW = datetime(2023, 8, 1, tzinfo=UTC)
 FILE = Path(__file__).parent / "advisories/pypa-2024-10-10-reduced.json"
@@ -93,7 +94,7 @@ def test_no_request(pin: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="PACKAGE==VERSION"):
         record(pin, tmp_path)
     with pytest.raises(RequestError):
-        depreq.fetch(pin, tmp_path)
+        depreq.examine(pin, now=NOW)
 
 
 def test_wheels_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +116,7 @@ def test_wheels_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(RequestError, match="nobody can read"):
         record("a==1", tmp_path / "w")
     wheel(tmp_path / "w", "a", "1")
-    monkeypatch.setattr(depreq, "MAX_METADATA_BYTES", 10)
+    monkeypatch.setattr(wheel_facts, "MAX_METADATA_BYTES", 10)
     with pytest.raises(RequestError, match="bytes of METADATA"):
         record("a==1", tmp_path / "w")
 

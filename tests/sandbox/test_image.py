@@ -15,9 +15,9 @@ from sandbox.errors import InfrastructureError
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of all inputs that can be changed."""
     (tmp_path / "sandbox").mkdir()
-    for name in (*(f"sandbox/{n}.py" for n in (*image.OURS, "rootfs")), "constraints.txt"):
+    ours = [f"sandbox/{n}.py" for n in (*image.OURS, *image.MAKERS)]
+    for name in (*ours, "sandbox/lock.txt", "constraints.txt"):
         (tmp_path / name).write_bytes((image.ROOT / name).read_bytes())
-    (tmp_path / "Dockerfile").write_bytes((image.ROOT / "Dockerfile").read_bytes())
     monkeypatch.setattr(image, "ROOT", tmp_path)
     return tmp_path
 
@@ -39,13 +39,30 @@ def test_another_version_of_numpy_is_another_image(checkout: Path) -> None:
     before = image.tag()
     path = checkout / "constraints.txt"
     path.write_text(path.read_text().replace("numpy==", "numpy==9."))
+    with pytest.raises(InfrastructureError, match=r"lock\.txt has no hashes of numpy==9"):
+        image.tag()
+    path = checkout / "sandbox/lock.txt"
+    path.write_text(path.read_text().replace("numpy==", "numpy==9."))
     assert image.tag() != before
+
+
+def test_another_hash_of_numpy_is_another_image(checkout: Path) -> None:
+    before, path = image.tag(), checkout / "sandbox/lock.txt"
+    text = path.read_text()
+    one = text.partition("numpy==")[2].partition("sha256:")[2][:64]
+    path.write_text(text.replace(one, "ab" * 32))
+    assert image.tag() != before
+
+
+def test_the_seed_s_lock_has_hashes_of_every_package() -> None:
+    lock = image.seed_lock()
+    assert sorted(image.PACKAGES) == [pin.name for pin in lock.pins]
+    assert all(pin.hashes for pin in lock.pins)
 
 
 def test_what_is_not_in_the_image_does_not_change_it(checkout: Path) -> None:
     before = image.tag()
     append(checkout / "constraints.txt", "something-else==1.0\n")
-    append(checkout / "Dockerfile", "\n# The web server.\nFROM python:3.11-slim AS other\nRUN x\n")
     assert image.tag() == before
 
 
@@ -54,12 +71,6 @@ def test_a_missing_pin_names_the_package(checkout: Path) -> None:
     path.write_text("".join(x for x in path.read_text().splitlines(True) if "numpy" not in x))
     with pytest.raises(InfrastructureError, match="does not pin numpy"):
         image.tag()
-
-
-def test_a_dockerfile_without_the_target_is_refused(checkout: Path) -> None:
-    (checkout / "Dockerfile").write_text("FROM scratch AS other\n")
-    with pytest.raises(InfrastructureError, match="no target 'sandbox'"):
-        image.dockerfile()
 
 
 def test_no_input_may_be_missing(checkout: Path) -> None:
@@ -98,16 +109,6 @@ def test_the_base_has_python_and_no_shell_and_no_setuid_file(tmp_path: Path) -> 
     assert not [p for p in files if p.name in ("sh", "bash", "dash", "su", "mount")]
     assert not [p for p in files if p.stat().st_mode & 0o6000]
     assert not [p for p in files if "site-packages" in p.parts]
-
-
-def test_pip_that_finds_nothing_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    monkeypatch.setattr(image, "PACKAGES", ("numpy",))
-    with pytest.raises(InfrastructureError, match=r"(?s)pip can't fetch .*numpy.*PIP_INDEX_URL"):
-        image.install_packages(tmp_path)
 
 
 @pytest.mark.engine
