@@ -37,7 +37,8 @@ PACKAGES = {
 }
 WHY_MISSING = (
     "A missing package fails at import, next to a run. Write it with what the image has "
-    f"({', '.join(image.FOR_MECHANISMS)}) and the standard library, or ask whoever owns the sandbox image to add the package to its lock: that is a "
+    f"({', '.join(image.FOR_MECHANISMS)}) and the standard library, or ask whoever owns the "
+    "sandbox image to add the package to its lock: that is a "
     "change of its own, with its own review."
 )
 WHY_FORBIDDEN = "The image has it for running tests; a mechanism must not depend on it."

@@ -16,7 +16,7 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Binding:
     """`module` alone: that module. With `member`: a name taken from it. Neither: own value."""
 
@@ -34,10 +34,11 @@ OWN = Binding()
 class Scope:
     """The names that one module, class, function or comprehension binds."""
 
-    def __init__(self, *, is_class: bool = False) -> None:
+    def __init__(self, *, is_class: bool = False, is_function: bool = False) -> None:
         self.names: dict[str, set[Binding]] = {}
         self.outward: set[str] = set()
         self.is_class = is_class
+        self.is_function = is_function
 
     def bind(self, name: str, binding: Binding = OWN) -> None:
         self.names.setdefault(name, set()).add(binding)
@@ -56,7 +57,8 @@ def resolve(name: str, scopes: list[Scope]) -> set[Binding]:
 
 def scope_of(node: ast.AST, modules: frozenset[str]) -> Scope:
     """The scope that `node` opens; `modules` are those that an import may turn out to name."""
-    scope = Scope(is_class=isinstance(node, ast.ClassDef))
+    own = isinstance(node, (*FUNCTIONS, *COMPREHENSIONS))
+    scope = Scope(is_class=isinstance(node, ast.ClassDef), is_function=own)
     if isinstance(node, FUNCTIONS):
         arguments = node.args
         every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
@@ -71,6 +73,18 @@ def scope_of(node: ast.AST, modules: frozenset[str]) -> Scope:
     else:
         _collect(getattr(node, "body", []), scope, modules)
     return scope
+
+
+def bound_elsewhere(tree: ast.Module, modules: frozenset[str]) -> dict[str, set[Binding]]:
+    """Imported names that a function or a class binds outside of itself (`global`, `nonlocal`).
+    Where they are seen then depends on what ran before, so they are taken to be seen anywhere."""
+    found: dict[str, set[Binding]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            scope = scope_of(node, modules)
+            for name in scope.outward & scope.names.keys():
+                found.setdefault(name, set()).update(b for b in scope.names[name] if b.module)
+    return {name: bindings for name, bindings in found.items() if bindings}
 
 
 def _collect(nodes: Iterable[ast.AST], scope: Scope, modules: frozenset[str]) -> None:

@@ -20,7 +20,7 @@ MODULES_TEXT = (
     "decimal enum fractions functools hashlib heapq itertools json math numbers numpy "
     "numpy.exceptions numpy.fft numpy.lib.stride_tricks numpy.linalg numpy.polynomial "
     "numpy.random numpy.typing operator random re sandbox.mechanism statistics string textwrap "
-    "types typing warnings"
+    "types typing warnings zlib struct graphlib difflib"
 )
 # Of the search libraries no more than search needs, by name: nothing of these reads or writes
 # files, fetches, starts processes, evaluates text (as scipy's rv_continuous does), or unpickles.
@@ -63,10 +63,13 @@ SEARCH = {
     "sklearn.tree": "DecisionTreeRegressor ExtraTreeRegressor",
 }
 MECHANISM_MODULES = sorted([*MODULES_TEXT.split(), *SEARCH])
-TEST_MODULES = ["numpy.testing", "pytest"]
+TEST_MODULES = ["numpy.testing", "pytest", "sandbox.testing"]
 
 ONLY = {
     **SEARCH,
+    "numpy.lib.stride_tricks": "sliding_window_view",  # as_strided reads raw memory
+    "sandbox.testing": "ScriptedPrior example_space make_trial make_view scripted_prior",
+    "zlib": "adler32 crc32",
     "types": "MappingProxyType SimpleNamespace",
     "warnings": "catch_warnings filterwarnings simplefilter warn",
     "pytest": "approx fail fixture mark param raises skip warns xfail",
@@ -85,14 +88,16 @@ REFUSED = {
     # Files, native code, names of the caller, or the build of the library itself.
     "contextlib": "chdir",
     "hashlib": "file_digest",
-    "numpy": "bmat from_dlpack fromfile fromregex genfromtxt get_include info load loadtxt memmap "
-    "save savetxt savez savez_compressed show_config show_runtime test",
+    # These read the clock: datetime64("now").
+    "numpy": "datetime64 datetime_as_string datetime_data busday_count busday_offset "
+    "busdaycalendar is_busday bmat from_dlpack fromfile fromregex genfromtxt get_include info "
+    "load loadtxt memmap save savetxt savez savez_compressed show_config show_runtime test",
     "numpy.random": "test get_bit_generator set_bit_generator",
     "numpy.fft": "test",
     "numpy.linalg": "test",
     "numpy.polynomial": "test",
-    "sandbox.mechanism": "Any Callable Collection Iterator Literal Mapping MappingProxyType annotations "
-    "dataclass field",
+    "sandbox.mechanism": "Any Callable Collection Iterator Literal Mapping MappingProxyType "
+    "annotations dataclass field",
 }
 
 

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
+from sandbox.checks.notes import WHY_CHANCE, WHY_EVASION, WHY_IMPORT, Notes
 from sandbox.checks.reach import (
     ATTRIBUTES,
     BUILTINS,
@@ -26,49 +27,47 @@ from sandbox.checks.scopes import (
     FUNCTIONS,
     Binding,
     Scope,
+    bound_elsewhere,
     inside,
     outside,
     resolve,
     scope_of,
 )
-from sandbox.report import Finding, Severity
+from sandbox.report import Severity
 
 Table = Mapping[str, frozenset[str] | None]
-"""Allowed modules -> their allowed names; None: every public one."""
+"""Allowed modules -> their allowed names; None: every one but dunders and `hidden` ones."""
 
 DUNDER = re.compile(r"__\w+__")
-FORMAT_REACH = re.compile(r"\{[^{}]*(?:\.|\[)\s*__\w+__")
 BY_NAME = {"getattr": 1, "setattr": 1, "delattr": 1, "attrgetter": 0, "methodcaller": 0}
 UNSEEDED = frozenset({"random", "numpy.random"})
 SEEDABLE = frozenset({"Random", "default_rng", "RandomState", "SeedSequence"})
 
-WHY_IMPORT = (
-    "A mechanism decides what is tried next and what is kept. It works on the plain data of its "
-    "view, with the modules of the allow list; everything else is out of its reach."
-)
-WHY_EVASION = (
-    "This way around the allow list is not used by honest search code; a reviewer could not tell "
-    "what it reaches when it runs."
-)
+NAMED_CALLS = frozenset({"operator", "abc", "enum"})
+MAKERS = frozenset({"type", "ABCMeta", "EnumMeta", "EnumType"})  # of classes, from three values
 
 
 class Walk(ast.NodeVisitor):
     """One pass over one file."""
 
-    def __init__(self, path: str, table: Table) -> None:
-        self.findings: list[Finding] = []
+    def __init__(self, notes: Notes, table: Table, hidden: frozenset[str] = frozenset()) -> None:
+        self._hidden = hidden
         self.imported: set[str] = set()
-        self._path = path
+        self._say = notes.say
         self._table = table
         # A package above an allowed module is known too, with no names of its own: `import a.b`.
         parents = {m.rsplit(".", 1)[0] for m in table if "." in m}
         self._modules = frozenset(table) | parents
         self._scopes: list[Scope] = []
+        self._elsewhere: dict[str, set[Binding]] = {}
+        self._drawn: list[tuple[ast.Call, Binding]] = []
+        self._seeded: set[str] = set()
         self._refused: list[tuple[ast.AST, str]] = []
         self._uses: defaultdict[str, set[str]] = defaultdict(set)
 
-    def run(self, tree: ast.Module) -> list[Finding]:
-        """The findings for a file, by line."""
+    def run(self, tree: ast.Module) -> None:
+        """Note what a file reaches for."""
+        self._elsewhere = bound_elsewhere(tree, self._modules)
         self.visit(tree)
         for node, module in self._refused:
             uses = sorted(self._uses[module])[:6]
@@ -79,23 +78,15 @@ class Walk(ast.NodeVisitor):
                 f"imports {module}{used}: a mechanism may not reach {reach_of(module, uses)}",
                 WHY_IMPORT,
             )
-        return sorted(self.findings, key=lambda f: f.line)
-
-    def _say(
-        self, node: ast.AST, rule: str, message: str, why: str, severity: Severity = Severity.ERROR
-    ) -> None:
-        line = getattr(node, "lineno", 0)
-        finding = Finding(
-            check="imports",
-            rule=rule,
-            severity=severity,
-            message=f"line {line} {message}",
-            path=self._path,
-            line=line,
-            why=why,
-        )
-        if finding not in self.findings:
-            self.findings.append(finding)
+        for call, drawn in self._drawn:
+            seeded = drawn.module in self._seeded and drawn.member not in SEEDABLE
+            self._say(
+                call,
+                "unseeded-random",
+                f"calls {drawn.module}.{drawn.member}: {CHANCE}. Use view.random",
+                WHY_CHANCE,
+                Severity.WARNING if seeded else Severity.ERROR,
+            )
 
     # --- scopes ---
 
@@ -112,7 +103,17 @@ class Walk(ast.NodeVisitor):
             super().visit(node)
 
     def _modules_of(self, name: str) -> list[str]:
-        return sorted(b.module for b in resolve(name, self._scopes) if b.is_module)
+        return sorted(b.module for b in self._resolve(name) if b.is_module)
+
+    def _resolve(self, name: str) -> set[Binding]:
+        return resolve(name, self._scopes) | self._elsewhere.get(name, set())
+
+    def _is_builtin(self, name: str) -> bool:
+        """Whether `name` may be the builtin. A name that the file or a class binds hides nothing:
+        `if False: open = None` binds it, and leaves the builtin in place."""
+        return not any(name in s.names for s in self._scopes if s.is_function) and not any(
+            b.module for b in self._resolve(name)
+        )
 
     # --- imports ---
 
@@ -153,7 +154,7 @@ class Walk(ast.NodeVisitor):
     def _member(self, node: ast.AST, module: str, name: str) -> None:
         names = self._table.get(module, frozenset())
         if names is None:
-            if name.startswith("_"):
+            if DUNDER.fullmatch(name) or name in self._hidden:
                 self._say(node, "private-name", f"takes {name} from {module}", WHY_EVASION)
         elif name not in names:
             bare = name.strip("_")
@@ -171,7 +172,7 @@ class Walk(ast.NodeVisitor):
     def visit_Name(self, node: ast.Name) -> None:
         if not isinstance(node.ctx, ast.Load):
             return
-        bindings = resolve(node.id, self._scopes)
+        bindings = self._resolve(node.id)
         if any(b.is_module for b in bindings):
             self._say(
                 node,
@@ -180,9 +181,9 @@ class Walk(ast.NodeVisitor):
                 WHY_EVASION,
             )
         taken = {b.member for b in bindings if b.module == "operator"} & BY_NAME.keys()
-        if taken or (not bindings and node.id in BY_NAME):
+        if taken or (node.id in BY_NAME and self._is_builtin(node.id)):
             self._passed_on(node, node.id)
-        if not bindings:
+        if self._is_builtin(node.id):
             self._builtin(node)
 
     def _passed_on(self, node: ast.AST, name: str) -> None:
@@ -204,12 +205,12 @@ class Walk(ast.NodeVisitor):
                 f"uses {node.id}: a mechanism may not reach {INTERNALS}",
                 WHY_EVASION,
             )
-        elif node.id == "id":
+        elif node.id == "id" and not self._resolve("id"):
             self._say(
                 node,
                 "not-replayable",
                 "uses id(): memory addresses differ from run to run",
-                "The same seed must give the same search, or nobody can check it.",
+                WHY_CHANCE,
                 Severity.WARNING,
             )
 
@@ -219,6 +220,8 @@ class Walk(ast.NodeVisitor):
         for module in modules:
             self._module_chain(node, module, parts)
         if not modules:
+            if isinstance(root, ast.Name) and not isinstance(node.ctx, ast.Load):
+                self._changed(node, root.id)
             self._attribute(node, node.attr)
             inner = node.value
             if _is_class_name(node) and isinstance(inner, ast.Attribute):
@@ -250,6 +253,15 @@ class Walk(ast.NodeVisitor):
             WHY_EVASION,
         )
 
+    def _changed(self, node: ast.AST, name: str) -> None:
+        if taken := [b for b in self._resolve(name) if b.member]:
+            self._say(
+                node,
+                "import-changed",
+                f"changes {name}, which is {taken[0].module}'s and not its own",
+                WHY_EVASION,
+            )
+
     def _attribute(self, node: ast.AST, name: str) -> None:
         if name in ATTRIBUTES:
             self._say(
@@ -275,6 +287,13 @@ class Walk(ast.NodeVisitor):
                 f"uses vars() of a scope: a mechanism may not reach {INTERNALS}",
                 WHY_IMPORT,
             )
+        if name in MAKERS and len(node.args) == 3:
+            self._say(
+                node,
+                "builtin-not-allowed",
+                f"makes a class with {name}(): write the class out",
+                WHY_EVASION,
+            )
         if name in BY_NAME:
             self._by_name(node, name)
         else:
@@ -287,24 +306,24 @@ class Walk(ast.NodeVisitor):
     def _called(self, function: ast.expr) -> tuple[str, Binding | None]:
         """The builtin or the module's member that a call names."""
         if isinstance(function, ast.Name):
-            bindings = resolve(function.id, self._scopes)
-            if not bindings:
-                return function.id, None
-            members = [b for b in bindings if b.member]
-            member = members[0] if members else None
-            is_operator = member is not None and member.module == "operator"
-            return (member.member if member and is_operator else ""), member
+            members = sorted(b for b in self._resolve(function.id) if b.member)
+            if not members:
+                return (function.id if self._is_builtin(function.id) else ""), None
+            return (members[0].member if members[0].module in NAMED_CALLS else ""), members[0]
         root, parts = _chain(function)
         if isinstance(root, ast.Name) and parts:
             for module in self._modules_of(root.id):
                 whole = ".".join([module, *parts[:-1]])
-                return (parts[-1] if whole == "operator" else ""), Binding(whole, parts[-1])
+                return (parts[-1] if whole in NAMED_CALLS else ""), Binding(whole, parts[-1])
         return "", None
 
     def _by_name(self, node: ast.Call, name: str) -> None:
         place = BY_NAME[name]
         given = node.args[place:] if name == "attrgetter" else node.args[place : place + 1]
-        if name == "setattr" and node.args and _is_self(node.args[0]):
+        first = node.args[0] if node.args else None
+        if isinstance(first, ast.Name) and name in ("setattr", "delattr"):
+            self._changed(node, first.id)
+        if name == "setattr" and first is not None and _is_self(first):
             return
         for argument in given:
             if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
@@ -319,17 +338,12 @@ class Walk(ast.NodeVisitor):
             )
 
     def _chance(self, node: ast.Call, binding: Binding) -> None:
-        if binding.member in SEEDABLE and (node.args or node.keywords):
+        if binding.member in SEEDABLE | {"seed"} and (node.args or node.keywords):
+            self._seeded |= {binding.module} if binding.member == "seed" else set()
             return
         if binding.member[:1].isupper() and binding.member not in SEEDABLE:
             return
-        self._say(
-            node,
-            "unseeded-random",
-            f"calls {binding.module}.{binding.member}: {CHANCE}. Use view.random",
-            "The same seed must give the same search, or nobody can check it.",
-            Severity.WARNING,
-        )
+        self._drawn.append((node, binding))
 
     # --- the rest ---
 
@@ -344,16 +358,6 @@ class Walk(ast.NodeVisitor):
         for name in node.kwd_attrs:
             self._attribute(node, name)
         self.generic_visit(node)
-
-    def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str) and FORMAT_REACH.search(node.value):
-            self._say(
-                node,
-                "format-reach",
-                "has a format text that reads dunder attributes: a mechanism may not reach "
-                f"{INTERNALS}",
-                WHY_EVASION,
-            )
 
 
 def _chain(node: ast.expr) -> tuple[ast.expr, list[str]]:
