@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runner.protocol import LibraryEntry
-from sandbox.draft import PARAMETER, mechanism_classes, recognise
+from sandbox.draft import PARAMETER, mechanism_classes
+from sandbox.operators import docstring, note, recognise, renamed, replaced
 
 Number = int | float
 VARIANT = re.compile(r"^(.*)_v\d+$")
@@ -62,11 +63,12 @@ def vary(entry: LibraryEntry, values: Mapping[str, Number], name: str) -> Varian
         (node, repr(values[key])) for key, node in nodes.items() if key in values
     ]
     edits += [(node, f'"{name}"') for node in _name_nodes(tree)]
-    source = _replaced(entry.source, edits)
-    source = _with_note(source, entry.name, values, parameters(entry.source))
+    old = {key: _value(node) for key, node in nodes.items()}
+    line = note(entry.name, old, {**old, **values})
+    source = _with_note(replaced(entry.source.encode(), edits).decode(), line)
     if recognise(source.encode(), {entry.name: entry.source.encode()}) != entry.name:
         raise VariationError(f"the variant of {entry.name} is not recognised as one")
-    test = re.sub(rf"\bmechanisms\.{re.escape(entry.name)}\b", f"mechanisms.{name}", entry.test)
+    test = renamed(entry.test.encode(), entry.name, name).decode()
     return Variant(name=name, source=source, test=test)
 
 
@@ -104,29 +106,11 @@ def _name_nodes(tree: ast.Module) -> list[ast.expr]:
     ]
 
 
-def _replaced(source: str, edits: list[tuple[ast.expr, str]]) -> str:
-    """The source with the text of each node replaced; columns count bytes, as in `ast`."""
-    data = source.encode()
-    starts = [0]
-    for line in data.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
-    for node, text in sorted(edits, key=lambda e: (-e[0].lineno, -e[0].col_offset)):
-        begin = starts[node.lineno - 1] + node.col_offset
-        end = starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
-        data = data[:begin] + text.encode() + data[end:]
-    return data.decode()
-
-
-def _with_note(
-    source: str, operator: str, values: Mapping[str, Number], old: Mapping[str, Number]
-) -> str:
+def _with_note(source: str, line: str) -> str:
     """A line in the module's docstring that says what the variant varies."""
-    changed = ", ".join(f"{k}={v!r} (was {old[k]!r})" for k, v in values.items() if v != old[k])
     tree = ast.parse(source)
     first = tree.body[0] if tree.body else None
-    note = f"Variant of {operator}: {changed}."
     text = ast.get_docstring(tree)
     if text is None or not isinstance(first, ast.Expr):
-        return f'"""{note}"""\n\n{source}'
-    escaped = text.replace("\\", "\\\\").replace('"""', r"\"\"\"")
-    return _replaced(source, [(first.value, f'"""{escaped}\n\n{note}\n"""')])
+        return f"{docstring('', line)}\n\n{source}"
+    return replaced(source.encode(), [(first.value, docstring(text, line))]).decode()

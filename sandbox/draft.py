@@ -1,4 +1,4 @@
-"""What a draft is: the rules at the door, and which approved operator a draft varies.
+"""What a draft is: the rules at the door.
 
 A draft is one mechanism, `mechanisms/NAME.py`, and its unit test, `tests/test_NAME.py`. Whoever
 takes a draft (the command line, the platform's door) calls the functions here; what they refuse
@@ -9,6 +9,7 @@ mechanism is any good: that is `sandbox.screen`.
 from __future__ import annotations
 
 import ast
+import errno
 import keyword
 import os
 import re
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox.report import MAX_DRAFT_BYTES, MAX_FILE_BYTES, Draft, DraftError
-from sandbox.syntax import is_literal, literal_kind, parse
+from sandbox.syntax import parse
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 MECHANISM_PATH = re.compile(r"mechanisms/([a-z][a-z0-9_]{0,59})\.py")
@@ -85,11 +86,7 @@ def check_content(draft: Draft) -> ast.Module:
         parse(path, data)
     classes = mechanism_classes(tree)
     if not classes:
-        raise DraftError(
-            "no_mechanism",
-            f"{draft.mechanism_path} defines no subclass of sandbox.mechanism.Mechanism: write "
-            "`class Name(Mechanism):`.",
-        )
+        raise DraftError("no_mechanism", f"{draft.mechanism_path} {_instead(tree)}")
     if len(classes) > 1:
         named = ", ".join(f"{c.name} (line {c.lineno})" for c in classes)
         raise DraftError(
@@ -101,27 +98,78 @@ def check_content(draft: Draft) -> ast.Module:
 
 
 def mechanism_classes(tree: ast.Module) -> list[ast.ClassDef]:
-    """Classes that derive from Mechanism, directly or by way of a class of the same file."""
-    bases = {"Mechanism"}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "sandbox.mechanism":
-            bases |= {a.asname or a.name for a in node.names if a.name == "Mechanism"}
+    """Classes that derive from the imported Mechanism, directly or by way of one of the file."""
+    bases = _imported_bases(tree)
     found: list[ast.ClassDef] = []
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     classes.sort(key=lambda node: node.lineno)
     for node in classes:
-        if any(_last_name(base) in bases for base in node.bases):
+        if any(_dotted(base) in bases for base in node.bases):
             bases.add(node.name)
             found.append(node)
     return found
 
 
-def _last_name(node: ast.expr) -> str:
+def _imported_bases(tree: ast.Module) -> set[str]:
+    """How the file may write sandbox.mechanism.Mechanism."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                name = alias.asname or alias.name
+                if node.module == "sandbox.mechanism" and alias.name in ("Mechanism", "*"):
+                    found.add("Mechanism" if alias.name == "*" else name)
+                elif node.module == "sandbox" and alias.name == "mechanism":
+                    found.add(f"{name}.Mechanism")
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name == "sandbox.mechanism":
+                    found.add(f"{alias.asname or alias.name}.Mechanism")
+    return found
+
+
+def _dotted(node: ast.expr) -> str:
+    """`a.b.C` as text; without what is in brackets; "" for anything else."""
     if isinstance(node, ast.Subscript):
-        return _last_name(node.value)
+        return _dotted(node.value)
     if isinstance(node, ast.Attribute):
-        return node.attr
+        return f"{_dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
+
+
+def _instead(tree: ast.Module) -> str:
+    """What a file without a mechanism has instead, and what to write."""
+    parts = list(ast.walk(tree))
+    classes = [n for n in parts if isinstance(n, ast.ClassDef)]
+    functions = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    own = next((c for c in classes if c.name == "Mechanism"), None)
+    taken = next(
+        (
+            n
+            for n in parts
+            if isinstance(n, ast.ImportFrom) and any(a.name == "Mechanism" for a in n.names)
+        ),
+        None,
+    )
+    base = next((c for c in classes if "Mechanism" in map(_dotted, c.bases)), None)
+    head = "defines no subclass of sandbox.mechanism.Mechanism: "
+    real = "`from sandbox.mechanism import Candidate, Mechanism`"
+    if own is not None:
+        return f"{head}line {own.lineno} makes a class Mechanism of its own. Write {real} instead."
+    if taken is not None:
+        return f"{head}line {taken.lineno} takes Mechanism from elsewhere. Write {real} instead."
+    if base is not None:
+        return f"{head}line {base.lineno} derives from Mechanism, which is not imported: {real}."
+    there = ""
+    if classes or functions:
+        kind = "class" if classes else "function"
+        names = [n.name[:60] for n in (classes or functions)[:4]]
+        there = f"nothing would ever call its {kind} {', '.join(names)}. "
+    return (
+        f"{head}{there}Write {real} and `class Name(Mechanism):` with `def propose(self, view, "
+        "count)`, which returns a list of Candidates, or `def accept(self, trial, view)`, which "
+        "returns a bool."
+    )
 
 
 # --- reading from disk -----------------------------------------------------------------------
@@ -132,6 +180,8 @@ def read_files(path: Path) -> dict[str, bytes]:
 
     OSError where the path can't be read; DraftError where what lies there can't be a draft.
     """
+    if path.is_symlink():
+        raise DraftError("symlink", f"{path.name} is a link: give the file or folder itself.")
     if path.is_dir():
         return _read_folder(path)
     return {f"mechanisms/{name_from(path.stem)}.py": _read_file(path, path.name)}
@@ -171,67 +221,23 @@ def _read_folder(root: Path) -> dict[str, bytes]:
 
 
 def _read_file(path: Path, shown: str) -> bytes:
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise DraftError("path_not_allowed", f"{shown} is not a plain file.")
-    with path.open("rb") as file:
+    # No link is followed and no pipe waited for, whatever stands there by now.
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DraftError("symlink", f"{shown} is a link: put the file itself there.") from None
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, a device without a driver
+            raise _not_plain(shown) from None
+        raise
+    with os.fdopen(number, "rb") as file:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise _not_plain(shown)
         data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise DraftError("too_large", f"{shown} is over the limit of {MAX_FILE_BYTES} bytes.")
     return data
 
 
-# --- approved operators with other parameters --------------------------------------------------
-
-
-def recognise(source: bytes, library: Mapping[str, bytes]) -> str | None:
-    """The operator of `library` (name -> source) that `source` re-parameterises, or None.
-
-    Both have the same syntax tree but for the literal values of module-level UPPER_CASE
-    constants, the module's docstring and the class attribute `name`. A value must stay of its
-    kind: a number for a number, a text for a text. Anything unreadable is recognised as nothing.
-    """
-    try:
-        shape = _shape(parse("draft", source))
-    except DraftError:
-        return None
-    for name in sorted(library):
-        if _shape(parse(name, library[name])) == shape:
-            return name
-    return None
-
-
-def _shape(tree: ast.Module) -> str:
-    body = tree.body
-    if body and isinstance(body[0], ast.Expr) and _is_text(body[0].value):
-        del body[0]
-    for statement in body:
-        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and _is_parameter(statement):
-            value = statement.value
-            if value is not None and is_literal(value):
-                statement.value = ast.Constant(value=f"<{literal_kind(value)}>", kind="shape")
-    for cls in mechanism_classes(tree):
-        for statement in cls.body:
-            if _is_name_attribute(statement):
-                statement.value = ast.Constant(value="<name>", kind="shape")  # type: ignore[attr-defined]
-    return ast.dump(tree)
-
-
-def _is_text(node: ast.expr | None) -> bool:
-    return isinstance(node, ast.Constant) and type(node.value) is str
-
-
-def _is_parameter(statement: ast.Assign | ast.AnnAssign) -> bool:
-    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-    return len(targets) == 1 and (
-        isinstance(targets[0], ast.Name) and bool(PARAMETER.fullmatch(targets[0].id))
-    )
-
-
-def _is_name_attribute(statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.AnnAssign):
-        target: ast.expr = statement.target
-    elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target = statement.targets[0]
-    else:
-        return False
-    return isinstance(target, ast.Name) and target.id == "name" and _is_text(statement.value)
+def _not_plain(shown: str) -> DraftError:
+    return DraftError("path_not_allowed", f"{shown} is not a plain file.")

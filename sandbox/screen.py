@@ -19,11 +19,12 @@ from sandbox import clearance, contract, replay, unit_tests
 from sandbox.aside import Aside
 from sandbox.backends.base import Backend
 from sandbox.checks import bandit, characters, complexity, dependencies, imports, secrets, table
-from sandbox.draft import check_content, lay_out, recognise
+from sandbox.draft import check_content, lay_out
 from sandbox.errors import InfrastructureError, MechanismFailure, Rule
 from sandbox.host import MechanismHost
 from sandbox.judging import failure_finding
 from sandbox.limits import Limits
+from sandbox.operators import recognise
 from sandbox.report import CheckResult, Draft, DraftError, Finding, Outcome, Report, Severity
 from sandbox.traces import Trace
 

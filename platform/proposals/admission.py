@@ -30,7 +30,8 @@ from proposals.people import actor_of
 from proposals.screenings import queue
 from proposals.states import OPEN, State
 from runner.protocol import DraftSubmission
-from sandbox.draft import draft_from_files, recognise
+from sandbox.draft import draft_from_files
+from sandbox.operators import recognise
 from sandbox.report import Draft, DraftError, digest_of
 
 SIMILAR = 0.8

@@ -14,7 +14,8 @@ import pytest
 from runner.catalog import RULES
 from runner.protocol import LibraryEntry
 from runner.variation import parameters, vary
-from sandbox.draft import draft_from_files, recognise
+from sandbox.draft import draft_from_files
+from sandbox.operators import recognise
 from tests.mechanisms_repo.simulation import SEED_FOLDER, best_of, operator, repeats, search
 
 ROOT = SEED_FOLDER.parent

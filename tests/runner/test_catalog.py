@@ -14,7 +14,8 @@ from runner.catalog import LABEL, RULES, CatalogResearcher, choices_for
 from runner.diagnosis import diagnose
 from runner.protocol import DraftSubmission, LibraryEntry
 from runner.variation import VariationError, fresh_name, parameters, stem, vary
-from sandbox.draft import draft_from_files, recognise
+from sandbox.draft import draft_from_files
+from sandbox.operators import recognise
 from tests.runner.test_steering import context, trace_of
 
 SEED_FOLDER = Path(__file__).resolve().parents[2] / "mechanisms_repo"

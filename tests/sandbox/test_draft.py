@@ -16,7 +16,6 @@ from sandbox.draft import (
     mechanism_classes,
     name_from,
     read_files,
-    recognise,
 )
 from sandbox.report import MAX_FILE_BYTES, DraftError
 from sandbox.syntax import MAX_DEPTH, parse
@@ -149,78 +148,3 @@ def test_sizes_on_disk(tmp_path: Path) -> None:
 @given(st.text(max_size=80))
 def test_names_are_always_valid(stem: str) -> None:
     draft_from_files({f"mechanisms/{name_from(stem)}.py": GOOD}, require_test=False)
-
-
-OPERATOR = b'''"""An operator."""
-
-from sandbox.mechanism import Mechanism
-
-TENURE = 8
-STEPS = (0.1, 0.2)
-WORDS = "avoid"
-ACTIVE: bool = True
-
-
-class Tabu(Mechanism):
-    """What it does."""
-
-    name = "tabu"
-
-    def propose(self, view, count):
-        return view.ask(WORDS, TENURE)
-'''
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b"TENURE = 8", b"TENURE = 16"),
-        (b"TENURE = 8", b"TENURE = -0.5"),
-        (b"(0.1, 0.2)", b"(1, 2, 3)"),
-        (b'"avoid"', b'"keep away from"'),
-        (b": bool = True", b": bool = False"),
-        (b'"""An operator."""', b'"""Another text."""'),
-        (b'"""An operator."""\n', b""),
-        (b'name = "tabu"', b'name = "tabu_16"'),
-        (b"TENURE = 8", b"TENURE = 8  # longer"),
-    ],
-)
-def test_other_parameters_are_recognised(old: bytes, new: bytes) -> None:
-    changed = OPERATOR.replace(old, new)
-    assert changed != OPERATOR
-    assert recognise(changed, {"tabu": OPERATOR, "null": GOOD}) == "tabu"
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b"TENURE = 8", b'TENURE = "8"'),
-        (b"TENURE = 8", b"TENURE = print(8)"),
-        (b"TENURE = 8", b"TENURE = None"),
-        (b"TENURE = 8", b"TENURE = [8 for _ in ()]"),
-        (b"TENURE = 8", b"TENURE = 8\nMORE = 9"),
-        (b"TENURE = 8", b"tenure = 8"),
-        (b"TENURE = 8", b"TENURE = OTHER = 8"),
-        (b": bool = True", b": bool = 1"),
-        (b"(0.1, 0.2)", b'("a", "b")'),
-        (b'"""What it does."""', b'"""What else."""'),
-        (b'name = "tabu"', b"name = str(9)"),
-        (b"TENURE)", b"TENURE + 1)"),
-        (b"class Tabu", b"class Other"),
-        (b"import Mechanism", b"import Mechanism, View"),
-    ],
-)
-def test_any_other_change_is_not(old: bytes, new: bytes) -> None:
-    changed = OPERATOR.replace(old, new)
-    assert changed != OPERATOR
-    assert recognise(changed, {"tabu": OPERATOR, "null": GOOD}) is None
-
-
-def test_what_can_not_be_read_is_recognised_as_nothing() -> None:
-    assert recognise(b"def (:", {"tabu": OPERATOR}) is None
-
-
-@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
-def test_any_number_is_a_parameter(value: float) -> None:
-    changed = OPERATOR.replace(b"TENURE = 8", f"TENURE = {value!r}".encode())
-    assert recognise(changed, {"tabu": OPERATOR}) == "tabu"
