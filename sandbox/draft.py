@@ -162,9 +162,9 @@ def _instead(tree: ast.Module) -> str:
         return f"{head}line {base.lineno} derives from Mechanism, which is not imported: {real}."
     there = ""
     if classes or functions:
-        kind = "class" if classes else "function"
+        kind = "classes" if classes else "functions"
         names = [n.name[:60] for n in (classes or functions)[:4]]
-        there = f"nothing would ever call its {kind} {', '.join(names)}. "
+        there = f"nothing would ever call its {kind} ({', '.join(names)}). "
     return (
         f"{head}{there}Write {real} and `class Name(Mechanism):` with `def propose(self, view, "
         "count)`, which returns a list of Candidates, or `def accept(self, trial, view)`, which "

@@ -18,7 +18,16 @@ from typing import Any
 from sandbox import clearance, contract, replay, unit_tests
 from sandbox.aside import Aside
 from sandbox.backends.base import Backend
-from sandbox.checks import bandit, characters, complexity, dependencies, imports, secrets, table
+from sandbox.checks import (
+    bandit,
+    characters,
+    complexity,
+    dependencies,
+    imports,
+    interface,
+    secrets,
+    table,
+)
 from sandbox.draft import check_content, lay_out
 from sandbox.errors import InfrastructureError, MechanismFailure, Rule
 from sandbox.host import MechanismHost
@@ -135,7 +144,7 @@ class _Screening:
         draft = self._draft
         try:
             lay_out(draft.files, require_test=False)
-            check_content(draft)
+            wrong = interface.findings(check_content(draft), draft.mechanism_path)
         except DraftError as error:
             finding = Finding(
                 check="draft",
@@ -151,7 +160,8 @@ class _Screening:
             "files": {path: hashlib.sha256(data).hexdigest() for path, data in draft.files.items()},
             "operator": recognise(draft.source, self._library),
         }
-        return CheckResult(name="draft", outcome=Outcome.PASSED, detail=detail)
+        outcome = Outcome.FAILED if wrong else Outcome.PASSED
+        return CheckResult(name="draft", outcome=outcome, findings=tuple(wrong), detail=detail)
 
     # --- dynamic ---
 

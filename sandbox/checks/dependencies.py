@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from sandbox import advisories, image, sbom, vulnerabilities
+from sandbox.checks.reach import MODULES, PROGRAM
 from sandbox.report import CheckResult, Draft, DraftError, Finding, Outcome, Severity, digest_of
 from sandbox.syntax import parse
 from sandbox.vulnerabilities import Scan
@@ -21,7 +22,8 @@ from sandbox.vulnerabilities import Scan
 CHECK = "dependencies"
 FOR_MECHANISMS = frozenset(image.FOR_MECHANISMS)
 FOR_TESTS = FOR_MECHANISMS | frozenset(image.FOR_TESTS)
-OURS = frozenset({"sandbox", "mechanisms"})
+# Parts of the program: the check `imports` says what of them may be used.
+OURS = frozenset(n for n, reached in MODULES.items() if reached == PROGRAM)
 INTERNALS = frozenset({"_pytest"})  # part of a package: the check `imports` refuses it
 # Import names that differ from the package's name.
 PACKAGES = {

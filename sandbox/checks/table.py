@@ -96,7 +96,7 @@ REFUSED = {
     "numpy.fft": "test",
     "numpy.linalg": "test",
     "numpy.polynomial": "test",
-    "sandbox.mechanism": "Any Callable Collection Iterator Literal Mapping MappingProxyType "
+    "sandbox.mechanism": "Any Callable Collection Iterable Iterator Literal Mapping MappingProxyType "
     "annotations dataclass field",
 }
 
