@@ -26,10 +26,11 @@ from runner.journal import Journal
 from runner.level2 import Base, Level2, seed_library
 from runner.link import Link
 from runner.local import Local
+from runner.measurements import Measurements, Rules
 from runner.platform_client import Credentials, CredentialsError, PlatformClient, TokenInvalid
 from runner.prompting import PromptError
 from runner.search import Control, Plan, Search
-from runner.settings import RunSettings, parts_of, task_of
+from runner.settings import RunSettings, parts_of, remembered_by, task_of
 from runner.store import JournalError
 from runner.subprocesses import STOPPING, StopRequested
 from runner.tasks import TaskError, all_tasks
@@ -149,6 +150,33 @@ def run(
     prompts: Annotated[
         Path | None, typer.Option(help="A folder of prompts in place of runner/prompts.")
     ] = None,
+    parallel: Annotated[
+        int | None, typer.Option(help="Trainings at once. Default: 1, or the run's.")
+    ] = None,
+    keep_sigma: Annotated[
+        float | None,
+        typer.Option(
+            help="Keep a trial whose gain is above so many sigmas of the noise (0: any gain). "
+            "Default: 2, or the run's."
+        ),
+    ] = None,
+    confirmations: Annotated[
+        int | None,
+        typer.Option(
+            help="Trainings that a smaller gain may be given to prove itself. Default: 1, or the "
+            "run's."
+        ),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(help="Trainings of the baseline, and of the best anew at the end.")
+    ] = 3,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="Where runs are: those of this task are remembered. Default: beside."),
+    ] = None,
+    no_memory: Annotated[
+        bool, typer.Option("--no-memory", help="Remember no other run, and pool no baseline.")
+    ] = False,
 ) -> None:
     """Search: train the baseline, then trial after trial, and keep what is better.
 
@@ -177,6 +205,11 @@ def run(
             fallbacks=tuple(fallback or ()),
             call_seconds=call_seconds,
             prompts=prompts,
+            parallel=parallel,
+            keep_sigma=keep_sigma,
+            confirmations=confirmations,
+            repeats=repeats,
+            memory=None if no_memory else memory or out.parent,
         )
     except ValidationError as error:
         for problem in error.errors():
@@ -206,6 +239,7 @@ def run_settings(settings: RunSettings) -> int:
         task = task_of(settings)
         with closing(Journal(settings.out)) as journal:
             journal.identify(task=task.name, task_digest=task.digest, seed=settings.seed)
+            Measurements(journal).settle(defaults=Rules(), wanted=settings.rules())
             if credentials is None:
                 return _local(settings, task, journal)
             journal.bind(credentials.public_key)
@@ -241,7 +275,7 @@ def _linked(settings: RunSettings, task: Task, journal: Journal, credentials: Cr
             raise RuntimeError("Level 2 before any desired state")
         return Base(commit=desired.base_commit, library=tuple(desired.library))
 
-    search = _search(settings, task, journal, link, base)
+    search = _search(settings, task, journal, link, base, client=client)
     where = f"{credentials.url} as {credentials.runner} for target {credentials.target}"
     say(f"run {journal.run_id} on {where}, seed {journal.seed}, in {settings.out}")
     link.start()
@@ -260,8 +294,12 @@ def _search(
     journal: Journal,
     control: Control,
     base: Callable[[], Base],
+    *,
+    client: PlatformClient | None = None,
 ) -> Search:
-    prior, steer, researcher = parts_of(settings, task, say)
+    remembered = remembered_by(settings, task, journal, client)
+    say(f"memory: {remembered.told or 'nothing is looked at'}")
+    prior, steer, researcher = parts_of(settings, task, say, remembered.runs)
     outer = None
     if researcher is not None:
         outer = Level2(
@@ -272,16 +310,23 @@ def _search(
             every=settings.level2_every,
             say=say,
             news=control.news,
+            earlier_runs=remembered.runs,
         )
     return Search(
         journal=journal,
         task=task,
         prior=prior,
         control=control,
-        plan=Plan(trials=settings.trials, steer_every=settings.steer_every),
+        plan=Plan(
+            trials=settings.trials,
+            steer_every=settings.steer_every,
+            baseline_repeats=settings.repeats,
+            final_repeats=settings.repeats,
+        ),
         say=say,
         steer=steer,
         outer=outer,
+        earlier=remembered.baselines,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from runner.borders import BudgetExceeded, Prior, PriorError
@@ -195,34 +195,38 @@ def add(one: HookCounts, **more: int) -> HookCounts:
 
 
 def view_of(
-    trace: tuple[Trial, ...], space: Space, *, frozen: frozenset[str], minimize: bool
+    trace: tuple[Trial, ...],
+    space: Space,
+    *,
+    frozen: frozenset[str],
+    minimize: bool,
+    noise: float | None = None,
+    keep_sigma: float = 0.0,
 ) -> View:
     """The view after `trace`, whose last kept trial is the best."""
-    best = next(t for t in reversed(trace) if t.status == "kept")
-    return View(trace=trace, best=best, space=space, frozen=frozen, minimize=minimize)
+    return View(
+        trace=trace,
+        best=next(t for t in reversed(trace) if t.status == "kept"),
+        space=space,
+        frozen=frozen,
+        minimize=minimize,
+        noise=noise,
+        keep_sigma=keep_sigma,
+    )
+
+
+def after(view: View, trial: Trial) -> View:
+    """The view once `trial` is part of the trace."""
+    best = trial if trial.status == "kept" else view.best
+    return replace(view, trace=(*view.trace, trial), best=best)
 
 
 def _seeded(view: View, seed: int) -> View:
-    return View(
-        trace=view.trace,
-        best=view.best,
-        space=view.space,
-        frozen=view.frozen,
-        random=random.Random(seed),  # noqa: S311 - reproducible, not secret
-        minimize=view.minimize,
-        prior=view.prior,
-    )
+    return replace(view, random=random.Random(seed))  # noqa: S311 - reproducible, not secret
 
 
 def _with_prior(view: View, ask: Callable[[str, int], list[Candidate]]) -> View:
-    return View(
-        trace=view.trace,
-        best=view.best,
-        space=view.space,
-        frozen=view.frozen,
-        minimize=view.minimize,
-        prior=ask,
-    )
+    return replace(view, prior=ask)
 
 
 def planned(

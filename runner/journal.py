@@ -50,7 +50,8 @@ class Report(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One trial as the journal knows it; what is not known in its phase is empty."""
+    """One trial as the journal knows it; what is not known in its phase is empty. `repeats`: all
+    measurements, where `metric` is their mean; empty for a trial that was measured once."""
 
     number: int
     phase: Phase
@@ -83,6 +84,7 @@ class Entry:
             failure=self.failure,
             seconds=self.seconds,
             mechanism=self.digest,
+            measurements=max(len(self.repeats), 1),
         )
 
 
@@ -164,36 +166,18 @@ class Journal:
             )
         self.store.put("platform", public_key)
 
-    # --- the baseline's repeats ---
+    # --- the baseline (its repeats: `runner.measurements`) ---
 
-    def repeats(self) -> list[Outcome]:
-        """Every training of the baseline so far, failed ones too."""
-        return [
-            Outcome(
-                metric=row["metric"],
-                failure=row["failure"],
-                message=row["message"],
-                seconds=row["seconds"],
-            )
-            for row in self.store.rows("SELECT * FROM repeats ORDER BY number")
-        ]
-
-    def add_repeat(self, number: int, outcome: Outcome) -> None:
-        """Store one training of the baseline."""
-        values = (number, outcome.metric, outcome.failure, outcome.message, outcome.seconds)
-        with self.store.transaction() as db:
-            db.execute("INSERT INTO repeats VALUES (?, ?, ?, ?, ?)", values)
-
-    def set_baseline(self, entry: Entry, *, sigma: float | None) -> None:
-        """Store trial 0, decided, with the noise that its repeats showed."""
+    def set_baseline(self, entry: Entry, *, noise: Mapping[str, Any]) -> None:
+        """Store trial 0, decided, with the noise that the run decides by."""
         with self.store.transaction() as db:
             self._insert(db, entry)
-            self.store.put("sigma", sigma)
+            self.store.put("noise", dict(noise))
 
     @property
     def sigma(self) -> float | None:
-        """Standard deviation of the baseline's repeats; None before there are enough."""
-        found = self.store.get("sigma")
+        """The noise: standard deviation of one training's metric; None while it is not known."""
+        found = (self.store.get("noise") or {}).get("sigma")
         return None if found is None else float(found)
 
     # --- trials ---
@@ -224,11 +208,15 @@ class Journal:
         asked (the one that chose it, unless that could not be loaded any more): its state
         afterwards, and how many times in a row it has failed by now."""
         query = (
-            "UPDATE trials SET phase = 'decided', status = ?, best_metric = ?, hooks = ?, "
-            "message = ?, finished_at = ? WHERE number = ? AND phase = 'measured'"
+            "UPDATE trials SET phase = 'decided', status = ?, metric = ?, repeats = ?, "
+            "seconds = ?, best_metric = ?, hooks = ?, message = ?, finished_at = ? "
+            "WHERE number = ? AND phase = 'measured'"
         )
         values = (
             entry.status,
+            entry.metric,
+            dumps(list(entry.repeats)),
+            entry.seconds,
             entry.best_metric,
             entry.hooks.model_dump_json(),
             entry.message,
@@ -253,12 +241,12 @@ class Journal:
     def decided(self) -> list[Entry]:
         """Every decided trial, oldest first."""
         query = "SELECT * FROM trials WHERE phase = 'decided' ORDER BY number"
-        return [_entry(row) for row in self.store.rows(query)]
+        return [entry_of(row) for row in self.store.rows(query)]
 
     def pending(self) -> list[Entry]:
         """Trials that are planned or measured, in order."""
         query = "SELECT * FROM trials WHERE phase != 'decided' ORDER BY number"
-        return [_entry(row) for row in self.store.rows(query)]
+        return [entry_of(row) for row in self.store.rows(query)]
 
     def count(self) -> int:
         """How many trials are decided, the baseline included."""
@@ -367,7 +355,7 @@ class Journal:
             "SELECT * FROM trials WHERE phase = 'decided' AND report = 'waiting' "
             "ORDER BY number LIMIT ?"
         )
-        return [_entry(row) for row in self.store.rows(query, limit)]
+        return [entry_of(row) for row in self.store.rows(query, limit)]
 
     def trials_done(self, numbers: Iterable[int], state: Report) -> None:
         """Note that the platform took or refused these trials."""
@@ -377,7 +365,8 @@ class Journal:
             )
 
 
-def _entry(row: sqlite3.Row) -> Entry:
+def entry_of(row: sqlite3.Row) -> Entry:
+    """A row of the table `trials`."""
     finished = row["finished_at"]
     return Entry(
         number=row["number"],

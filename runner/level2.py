@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from runner.borders import (
     BudgetExceeded,
+    EarlierRun,
     PriorError,
     ResearchContext,
     ResearchDraft,
@@ -58,6 +59,7 @@ class Level2:
         every: int,
         say: Callable[[str], None],
         news: Callable[[], None],
+        earlier_runs: tuple[EarlierRun, ...] = (),
     ) -> None:
         self.journal = journal
         self.task = task
@@ -65,6 +67,7 @@ class Level2:
         self.every = every
         self.say = say
         self.news = news
+        self.earlier_runs = earlier_runs
         self._drafts = Drafts(journal)
         self._base = base
         self._jobs: queue.Queue[tuple[str, ResearchContext]] = queue.Queue()
@@ -132,6 +135,7 @@ class Level2:
             library=base.library,
             earlier_drafts=memories(self._drafts.all()),
             seed=derive(self.journal.seed, seen[-1].number, "research"),
+            earlier_runs=self.earlier_runs,
         )
 
     def _work(self) -> None:

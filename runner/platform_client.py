@@ -25,6 +25,7 @@ from runner.protocol import (
     Ack,
     Desired,
     DraftSubmission,
+    Memory,
     Observed,
     Refusal,
     RunReport,
@@ -160,6 +161,10 @@ class PlatformClient:
     def draft(self, draft_id: str) -> Submitted:
         """What became of a draft."""
         return self._ask("GET", f"/proposals/{draft_id}", None, Submitted)
+
+    def memory(self, *, task_digest: str, run_id: str) -> Memory:
+        """Other runs of a task on this runner's target."""
+        return self._ask("GET", f"/memory?task_digest={task_digest}&run_id={run_id}", None, Memory)
 
     def _ask(
         self,

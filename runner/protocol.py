@@ -13,6 +13,7 @@ its target):
     POST runner/trials    TrialBatch -> Ack              idempotent by (run_id, number)
     POST runner/proposals DraftSubmission -> Submitted   idempotent by draft_id
     GET  runner/proposals/{draft_id} -> Submitted
+    GET  runner/memory?task_digest=...&run_id=... -> Memory    other runs of a task on the target
 
 Errors are `{"error": CODE, "message": WHAT TO DO}`: 401 bad token, 409 `stale_base`/`name_exists`/
 `conflict`, 413 `too_large`, 422 anything else that is wrong with the content, 429 `too_many_open`.
@@ -28,6 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field
 PROTOCOL_VERSION = 1
 MAX_BODY_BYTES = 1024 * 1024
 MAX_TRIALS_A_BATCH = 200
+MEMORY_RUNS = 10
+MEMORY_TRIALS = 100  # of one run
 
 Digest = str
 """SHA-256 as 64 lower-case hex digits."""
@@ -115,6 +118,47 @@ class Observed(Wire):
     audit_checkpoint: str = Field(default="", max_length=2000)  # the last one seen, returned
 
 
+class NoiseReport(Wire):
+    """What a run decides by: its baseline, pooled with earlier ones of the same task on the same
+    host. `sigma` (None: not known) has `degrees` of freedom; `mean` is of all `n` measurements of
+    `runs` baselines, this run's included. `host_key`: equal where metrics can be compared."""
+
+    sigma: float | None
+    degrees: int = Field(ge=0)
+    mean: float
+    n: int = Field(ge=1)
+    runs: int = Field(ge=1)
+    host_key: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    host: str = Field(default="", max_length=300)
+
+
+class ResultReport(Wire):
+    """The best trial of a finished run, measured anew after it was chosen, against the pooled
+    baseline. `trial` 0: nothing better was kept. `sigmas`, `low`, `high`: the gain in units of the
+    noise with its 95 % interval; better is positive."""
+
+    trial: int = Field(ge=0)
+    metrics: list[float] = Field(default_factory=list, max_length=100)
+    failed: int = Field(default=0, ge=0)
+    gain: float | None = None
+    sigmas: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class MeasuringReport(Wire):
+    """The rules of a run, and its trainings beside the first one of each trial, all counted."""
+
+    keep_sigma: float = Field(ge=0)
+    confirmations: int = Field(ge=0)  # allowed for one trial
+    parallel: int = Field(ge=1)
+    baseline: int = Field(default=0, ge=0)
+    confirming: int = Field(default=0, ge=0)
+    final: int = Field(default=0, ge=0)
+    earlier_runs: int = Field(default=0, ge=0)  # that memory offered to Levels 1 and 2
+    memory: str = Field(default="", max_length=2000)  # where from, or what was in the way
+
+
 class RunReport(Wire):
     """One run of one task on one runner. Sent at its start and again whenever it changes."""
 
@@ -131,7 +175,10 @@ class RunReport(Wire):
     planned_trials: int = Field(ge=1)
     started_at: datetime
     state: Literal["running", "finished", "stopped", "failed"] = "running"
-    sigma: float | None = None  # noise of the baseline, from its repeats
+    sigma: float | None = None  # the noise that the run decides by
+    noise: NoiseReport | None = None
+    result: ResultReport | None = None
+    measuring: MeasuringReport | None = None
     frozen: list[str] = Field(default_factory=list)
     guidance: str = Field(default="", max_length=4000)
 
@@ -139,7 +186,8 @@ class RunReport(Wire):
 class TrialReport(Wire):
     """One finished trial, with the digest of the mechanism that chose it.
 
-    Numbers count from 0 (the baseline); `repeats` holds the baseline's repeated metrics.
+    Numbers count from 0 (the baseline). `repeats`: all its measurements, where `metric` is their
+    mean (the baseline, and trials whose gain was confirmed).
     """
 
     number: int = Field(ge=0)
@@ -156,7 +204,7 @@ class TrialReport(Wire):
     digest: str = Field(pattern=r"^([0-9a-f]{64})?$")
     version: int = Field(default=0, ge=0)
     hooks: HookCounts = HookCounts()
-    repeats: list[float] = Field(default_factory=list, max_length=20)
+    repeats: list[float] = Field(default_factory=list, max_length=100)
     finished_at: datetime
 
 
@@ -204,6 +252,42 @@ class Submitted(Wire):
     proposal: int | None
     state: str
     reason: str = ""
+
+
+class MemoryTrial(Wire):
+    """A trial of another run, without anybody's free text."""
+
+    number: int = Field(ge=0)
+    config: dict[str, Any]
+    changes: dict[str, Any]
+    metric: float | None
+    status: Literal["kept", "discarded", "failed"]
+    failure: str = Field(default="", max_length=60)
+    seconds: float = Field(ge=0)
+    digest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    measurements: int = Field(default=1, ge=1)
+
+
+class MemoryRun(Wire):
+    """Another run of the same task. `trials` is a selection; `trials_in_all` says of how many."""
+
+    run_id: str = Field(pattern=r"^[0-9a-f-]{36}$")
+    runner: str = Field(max_length=60)
+    host_key: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    host: str = Field(default="", max_length=300)
+    started_at: datetime
+    metric: str = Field(max_length=60)
+    minimize: bool
+    sigma: float | None
+    baseline: list[float] = Field(default_factory=list, max_length=100)
+    trials_in_all: int = Field(ge=0)
+    trials: list[MemoryTrial] = Field(default_factory=list, max_length=MEMORY_TRIALS)
+
+
+class Memory(Wire):
+    """Earlier runs of one task on the runner's target, newest first."""
+
+    runs: list[MemoryRun] = Field(default_factory=list, max_length=MEMORY_RUNS)
 
 
 class Ack(Wire):

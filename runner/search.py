@@ -1,18 +1,18 @@
-"""The search: propose, train, decide, remember; one trial after the other, until there are enough.
+"""The search: propose, train, decide, remember; round after round, until there are enough.
 
 Knows a task, a prior and the mechanism that runs; knows neither torch, nor a language model, nor
 the platform, nor where a mechanism comes from (`Control`). Every step is in the journal before the
 next begins, so that this can be killed anywhere and started again.
 
-What happens when a mechanism fails (raises, hangs, dies, answers nonsense):
+A round: the mechanism is asked for as many candidates as can be trained at once, they are trained
+side by side, and decided one after the other in the order of their numbers, whichever ended first:
+what is decided depends on nothing else, so that an interrupted run ends like an uninterrupted one.
+Mechanisms are swapped between rounds only.
 
-- in `propose`: that trial is recorded as failed (`mechanism`), with `raised` counted;
-- in `accept`, `observe` or `state`: a new worker is started from the same bytes and the last
-  stored state, and asked again, once;
-- either way the worker is restarted once. A second failure before a whole trial went well means
-  that the mechanism is given up: `Control.give_up` reports it, the measured trial is recorded as
-  not kept because nobody decided, and no further trial starts before `Control` has another
-  mechanism. There is no default that quietly takes over.
+What happens when a mechanism fails: in `propose`, that trial is recorded as failed (`mechanism`),
+with `raised` counted; for the rest, see `runner.keeper`. Once it is given up, a measured trial is
+recorded as not kept because nobody decided, and no further one starts before `Control` has another
+mechanism.
 
 A prior without an answer is no fault of the mechanism: the trial is recorded as failed
 (`no_candidate`), and after MAX_EMPTY in a row the run stops with PriorError, to be resumed.
@@ -20,45 +20,64 @@ A prior without an answer is no fault of the mechanism: the trial is recorded as
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol
 
 from runner import baseline, decisions, telling
-from runner.borders import BudgetExceeded, Outcome, Prior, PriorError, Steering, Task
+from runner.borders import BudgetExceeded, Prior, PriorError, Steering, Task
+from runner.deciding import Decider
 from runner.decisions import Asked, Running
-from runner.journal import Entry, Journal, Phase, derive
+from runner.journal import Entry, Journal, derive
+from runner.keeper import MAX_FAILURES, Keeper
+from runner.measurements import Measurements, Rules
+from runner.noise import Baseline
 from runner.protocol import HookCounts
 from runner.telling import RunState
+from runner.trainings import Trainings
 from sandbox.errors import InfrastructureError, MechanismFailure
 from sandbox.mechanism import View
 
-MAX_FAILURES = 2
+__all__ = ["MAX_EMPTY", "MAX_FAILURES", "Control", "Outer", "Plan", "Search", "Steer"]
+
 MAX_EMPTY = 3
-MAX_ENGINE_TROUBLES = 3
 MESSAGE_CHARS = 4000
 
-T = TypeVar("T")
 Say = Callable[[str], None]
 Steer = Callable[[View, Steering], Steering]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How far and how to search. `count`: candidates asked for at once."""
+    """How far and how to search.
+
+    `count`: candidates asked for at once, and trained side by side. `baseline_repeats`: trainings
+    of the default configuration; `final_repeats`: of the best one, anew, at the end (0: none).
+    `keep_sigma`, `confirmations`: see `runner.measurements.Rules`; the journal's own rules, where
+    there are some, are the ones that count.
+    """
 
     trials: int
     steer_every: int = 5
     count: int = 1
     baseline_repeats: int = 3
+    final_repeats: int = 3
+    keep_sigma: float = 2.0
+    confirmations: int = 1
+
+    def rules(self) -> Rules:
+        """The rules of a run that begins with this plan."""
+        return Rules(
+            keep_sigma=self.keep_sigma, confirmations=self.confirmations, parallel=self.count
+        )
 
 
 class Control(Protocol):
     """Where mechanisms come from and where news go: `runner.link`, or `Local` without a platform.
 
     `boundary` may block (stopped, nothing loaded) and gives the mechanism to use; it does not swap
-    while trials are `pending`. `restart` starts a new worker of the same bytes.
+    while trials are `pending`. `restart` starts a new worker of the same bytes. `activity` and
+    `news` are called from several threads.
     """
 
     def boundary(self, view: View, *, pending: bool) -> Running: ...
@@ -80,14 +99,6 @@ class Outer(Protocol):
     def finish(self) -> None: ...
 
 
-class Asking(NamedTuple, Generic[T]):
-    """A hook's answer (None: the mechanism was given up), calls made, and how many failed."""
-
-    answer: T | None
-    calls: int
-    failed: int
-
-
 class Search:
     """One run of one task. `run` does all of it."""
 
@@ -102,7 +113,9 @@ class Search:
         say: Say,
         steer: Steer | None = None,
         outer: Outer | None = None,
+        earlier: Iterable[Baseline] = (),
     ) -> None:
+        """`earlier`: baselines of the same task on the same host, pooled with this run's."""
         self.journal = journal
         self.task = task
         self.prior = prior
@@ -111,57 +124,80 @@ class Search:
         self.say = say
         self.steer = steer
         self.outer = outer
-        self.running: Running | None = None
+        self.rules = Measurements(journal).settle(defaults=plan.rules(), wanted={})
+        self._earlier = tuple(earlier)
+        self._keeper = Keeper(journal=journal, control=control, say=say)
         self._host_facts: dict[str, Any] | None = None
-        self._engine_troubles = 0
 
     def run(self) -> None:
-        """Search until `plan.trials` trials beside the baseline are decided.
+        """Search until `plan.trials` trials beside the baseline are decided, then measure the best
+        anew.
 
         Raises StopRequested, BudgetExceeded, PriorError, BaselineFailed, InfrastructureError: in
         each case the journal is consistent, and a later `run` goes on from there.
         """
         self.report("running")
-        control = self.control
-        baseline.measure(
-            self.journal,
-            self.task,
-            repeats=self.plan.baseline_repeats,
+        trainings = Trainings(
+            journal=self.journal,
+            task=self.task,
+            parallel=self.rules.parallel,
             say=self.say,
-            activity=control.activity,
-            news=control.news,
+            activity=self.control.activity,
         )
-        self.report("running")
-        while True:
-            pending = self.journal.pending()
-            left = self.plan.trials + 1 - self.journal.count()
-            if not pending and left <= 0:
-                break
-            if not pending:
-                self._steer()
-            view = self.view()
-            self.running = control.boundary(view, pending=bool(pending))
-            if not pending:
-                if self.outer is not None:
-                    steering = self.journal.steering()[1]
-                    self.outer.boundary(self.journal.decided(), self.running, steering)
-                pending = self._propose(view, min(self.plan.count, left))
-            for entry in pending:
-                self._decide(self._train(entry))
-                if self.running is None:
-                    break  # the rest waits for another mechanism
+        with trainings:
+            baseline.measure(
+                trainings, repeats=self.plan.baseline_repeats, earlier=self._earlier, say=self.say
+            )
+            self.report("running")
+            decider = Decider(
+                journal=self.journal,
+                task=self.task,
+                keeper=self._keeper,
+                trainings=trainings,
+                say=self.say,
+            )
+            while self._round(trainings, decider):
+                pass
+            baseline.measure_best(trainings, repeats=self.plan.final_repeats)
         if self.outer is not None:
             self.outer.finish()
+        self.say(baseline.told(self._result(), self.task.metric))
         self.report("finished")
+
+    def _round(self, trainings: Trainings, decider: Decider) -> bool:
+        """One round; False where all trials are decided."""
+        pending = self.journal.pending()
+        left = self.plan.trials + 1 - self.journal.count()
+        if not pending and left <= 0:
+            return False
+        if not pending:
+            self._steer()
+        view = self.view()
+        self._keeper.running = self.control.boundary(view, pending=bool(pending))
+        if not pending:
+            if self.outer is not None:
+                steering = self.journal.steering()[1]
+                self.outer.boundary(self.journal.decided(), self._keeper.running, steering)
+            pending = self._propose(view, min(self.rules.parallel, left), decider)
+        measured = trainings.measured(pending)
+        for number in sorted(measured):
+            decider.decide(measured[number].result(), self.view())
+            self.control.news()
+            if self._keeper.running is None:
+                break  # the rest waits for another mechanism
+        for future in measured.values():
+            future.result()  # a swap is allowed once nothing is being trained
+        return True
 
     def view(self) -> View:
         """What a mechanism may see now; it can't ask anything through this one."""
-        trace = tuple(entry.trial() for entry in self.journal.decided())
         return decisions.view_of(
-            trace,
+            tuple(entry.trial() for entry in self.journal.decided()),
             self.task.space,
             frozen=self.journal.steering()[1].frozen,
             minimize=self.task.minimize,
+            noise=self.journal.sigma,
+            keep_sigma=self.rules.keep_sigma,
         )
 
     # --- Level 1.5 ---
@@ -183,11 +219,12 @@ class Search:
         self.say(f"Level 1.5 after trial {done}: frozen {frozen}; guidance: {new.guidance or '-'}")
         self.report("running")
 
-    # --- Level 1: propose ---
+    # --- Level 1 ---
 
-    def _propose(self, view: View, count: int) -> list[Entry]:
+    def _propose(self, view: View, count: int, decider: Decider) -> list[Entry]:
         """Ask the mechanism, and store what will be trained (or why nothing can be)."""
-        assert self.running is not None  # noqa: S101 - boundary() gave one
+        running = self._keeper.running
+        assert running is not None  # noqa: S101 - boundary() gave one
         first = self.journal.count()
         asked = Asked(
             prior=self.prior,
@@ -199,40 +236,42 @@ class Search:
         seed = derive(self.journal.seed, first, "propose")
         self.control.activity(f"choosing trial {first}")
         try:
-            decision = decisions.propose(self.running.host, view, count, asked=asked, seed=seed)
+            decision = decisions.propose(running.host, view, count, asked=asked, seed=seed)
             choices, counts, error = decision.choices, decision.counts, None
-            state = self.running.host.state()
+            state = running.host.state()
         except (MechanismFailure, InfrastructureError) as failure:
             choices, state, error = (), None, failure
             counts = HookCounts(propose_calls=1, ask_calls=asked.calls)
         if isinstance(asked.error, BudgetExceeded):
             raise asked.error
         if isinstance(error, InfrastructureError):
-            self._engine_trouble(error)
+            self._keeper.engine_trouble(error)
             return []
         if choices:
-            entries = decisions.planned(self.running, first, choices, counts)
+            entries = decisions.planned(running, first, choices, counts)
         else:
             empty = decisions.nothing(
-                self.running, number=first, view=view, asked=asked, counts=counts, error=error
+                running, number=first, view=view, asked=asked, counts=counts, error=error
             )
             entries = [empty]
         self.journal.plan(entries, state=state)
-        self._after_nothing(entries[0], asked, error)
+        self._after_nothing(entries[0], asked, error, decider)
         return entries
 
-    def _after_nothing(self, entry: Entry, asked: Asked, error: MechanismFailure | None) -> None:
+    def _after_nothing(
+        self, entry: Entry, asked: Asked, error: MechanismFailure | None, decider: Decider
+    ) -> None:
         """What follows from an empty `propose`: another worker, another mechanism, or a pause."""
         if entry.failure == "mechanism" and error is not None:
-            self._mechanism_trouble(str(error), self.journal.failures(entry.digest) + 1)
-        elif error is not None and self.running is not None:
-            self._restart(self.running)  # it fell over an empty answer of the prior
+            self._keeper.failed(str(error), self.journal.failures(entry.digest) + 1)
+        elif error is not None:
+            self._keeper.restart()  # it fell over an empty answer of the prior
         if entry.failure != "no_candidate" or self._empty_in_a_row() < MAX_EMPTY:
             return
         if asked.empty:
-            self._decide(entry)
+            decider.decide(entry, self.view())
             raise PriorError(f"{MAX_EMPTY} times in a row: {entry.message}")
-        self._give_up(f"{MAX_EMPTY} times in a row, {entry.message}")
+        self._keeper.give_up(f"{MAX_EMPTY} times in a row, {entry.message}")
 
     def _empty_in_a_row(self) -> int:
         count = 0
@@ -242,130 +281,10 @@ class Search:
             count += 1
         return count
 
-    # --- train ---
+    # --- telling ---
 
-    def _train(self, entry: Entry) -> Entry:
-        """Train a planned trial and store what came out; a measured one is not trained again."""
-        if entry.phase is Phase.MEASURED:
-            return entry
-        number = entry.number
-        changes = ", ".join(f"{k}={v}" for k, v in entry.changes.items()) or "no change"
-        self.control.activity(f"training trial {number} of {self.plan.trials}")
-        self.say(f"trial {number}: training {changes}")
-        outcome = self.task.run(
-            entry.config,
-            seed=derive(self.journal.seed, number, "train"),
-            progress=lambda text: self.control.activity(f"training trial {number}: {text}"),
-        )
-        outcome = _sane(outcome)
-        self.journal.measure(number, outcome)
-        return replace(
-            entry,
-            phase=Phase.MEASURED,
-            metric=outcome.metric,
-            failure=outcome.failure,
-            message=outcome.message,
-            seconds=outcome.seconds,
-        )
-
-    # --- decide ---
-
-    def _decide(self, entry: Entry) -> None:
-        """Have the mechanism accept and observe a measured trial, and store the decision."""
-        view = self.view()
-        judge = self.running.digest if self.running else entry.digest
-        failures = self.journal.failures(judge) + int(entry.failure == "mechanism")
-        before = self.journal.failures(judge)
-        hooks, kept, message = entry.hooks, False, entry.message
-        if entry.metric is not None:
-            asked = self._accept(entry, view, failures)
-            failures += asked.failed
-            kept, changed = asked.answer or (False, False)
-            hooks = decisions.add(hooks, accept_calls=asked.calls, acceptances_changed=int(changed))
-            hooks = decisions.add(hooks, raised=asked.failed)
-            if asked.answer is None:
-                message = f"not kept, because nobody decided: the mechanism failed. {message}"
-        final = replace(
-            entry,
-            status="failed" if entry.metric is None else "kept" if kept else "discarded",
-            best_metric=entry.metric if kept else view.best.metric,
-            message=message[:MESSAGE_CHARS],
-        )
-        shown = self._observe(final, view, failures)
-        failures += shown.failed
-        hooks = decisions.add(hooks, observe_calls=shown.calls, raised=shown.failed)
-        final = replace(final, hooks=hooks)
-        failures = failures if failures > before else 0  # a whole trial went well
-        self.journal.decide(final, judge=judge, state=shown.answer, failures=failures)
-        self._engine_troubles = 0
-        self.say(telling.decided(final, view, self.task.metric))
-        self.control.news()
-
-    def _accept(self, entry: Entry, view: View, failures: int) -> Asking[tuple[bool, bool]]:
-        tried = replace(entry, status="discarded").trial()
-        seed = derive(self.journal.seed, entry.number, "accept")
-        return self._ask(lambda r: decisions.accept(r.host, tried, view, seed=seed), failures)
-
-    def _observe(self, final: Entry, view: View, failures: int) -> Asking[dict[str, Any]]:
-        """Let the mechanism observe the trial; the answer is its state afterwards."""
-        trial = final.trial()
-        after = decisions.view_of(
-            (*view.trace, trial), view.space, frozen=view.frozen, minimize=view.minimize
-        )
-        seed = derive(self.journal.seed, final.number, "observe")
-
-        def observe(running: Running) -> dict[str, Any]:
-            running.host.observe(trial, after, seed=seed)
-            return running.host.state()
-
-        return self._ask(observe, failures)
-
-    def _ask(self, call: Callable[[Running], T], failures: int) -> Asking[T]:
-        """Call a hook, and once more in a new worker if it failed."""
-        failed = calls = 0
-        while self.running is not None:
-            calls += 1
-            try:
-                return Asking(call(self.running), calls, failed)
-            except MechanismFailure as error:
-                failed += 1
-                self._mechanism_trouble(str(error), failures + failed)
-            except InfrastructureError as error:
-                self._engine_trouble(error)
-        return Asking(None, calls, failed)
-
-    # --- trouble ---
-
-    def _mechanism_trouble(self, reason: str, failures: int) -> None:
-        """Restart the worker after the first failure, give the mechanism up after the second."""
-        assert self.running is not None  # noqa: S101 - it has just failed
-        self.say(f"MECHANISM FAILED: {self.running.name}: {reason}")
-        if failures >= MAX_FAILURES:
-            self._give_up(f"failed {failures} times in a row in production, last: {reason}")
-        else:
-            self._restart(self.running)
-
-    def _restart(self, running: Running) -> None:
-        """A new worker from the same bytes and the last stored state; else it is given up."""
-        try:
-            self.running = self.control.restart(running, self.journal.state_of(running.digest))
-        except MechanismFailure as error:
-            self._give_up(f"could not be started again: {error}")
-
-    def _give_up(self, reason: str) -> None:
-        if self.running is not None:
-            self.say(f"MECHANISM GIVEN UP: {self.running.name}: {reason}")
-            running, self.running = self.running, None
-            self.control.give_up(running, reason)
-
-    def _engine_trouble(self, error: InfrastructureError) -> None:
-        """The sandbox's own trouble is nobody's failure: start the same mechanism once more."""
-        assert self.running is not None  # noqa: S101 - it was being asked
-        self._engine_troubles += 1
-        if self._engine_troubles >= MAX_ENGINE_TROUBLES:
-            raise error
-        self.say(f"SANDBOX TROUBLE: {error}")
-        self._restart(self.running)
+    def _result(self) -> baseline.Result | None:
+        return baseline.result(self.journal, minimize=self.task.minimize)
 
     def report(self, state: RunState) -> None:
         """Store how the run stands, for the platform."""
@@ -381,12 +300,3 @@ class Search:
         )
         self.journal.set_run_report(report)
         self.control.news()
-
-
-def _sane(outcome: Outcome) -> Outcome:
-    """A metric that is no finite number is no metric, whatever the task says."""
-    if outcome.metric is not None and not math.isfinite(outcome.metric):
-        return replace(outcome, metric=None, failure="nan", message=f"metric {outcome.metric}")
-    if outcome.metric is None and not outcome.failure:
-        return replace(outcome, failure="no_metric", message=outcome.message or "no metric")
-    return outcome

@@ -7,13 +7,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from runner.borders import Prior, Researcher, Task
+from runner.borders import EarlierRun, Prior, Researcher, Task
+from runner.journal import Journal
 from runner.ledger import FREE, Ledger, Price
+from runner.measurements import Measurements
+from runner.memory import Remembered, host_of, remember
+from runner.platform_client import PlatformClient, PlatformError
 from runner.search import Steer
 from runner.tasks import Places, get_task
 
@@ -47,6 +52,11 @@ class RunSettings(BaseModel):
     fallbacks: tuple[str, ...] = Field(default=(), max_length=MAX_MODELS - 1)
     call_seconds: float = Field(default=120.0, gt=0, le=3600)
     prompts: Path | None = None
+    parallel: int | None = Field(default=None, ge=1, le=64)
+    keep_sigma: float | None = Field(default=None, ge=0, le=10)
+    confirmations: int | None = Field(default=None, ge=0, le=10)
+    repeats: int = Field(default=3, ge=1, le=50)
+    memory: Path | None = None  # the folder that holds folders of runs
 
     @model_validator(mode="after")
     def _model_is_named(self) -> RunSettings:
@@ -70,6 +80,14 @@ class RunSettings(BaseModel):
                 f"given: {len(self.prices)}"
             )
         return self
+
+    def rules(self) -> dict[str, int | float | None]:
+        """What was asked of `runner.measurements.Rules`; None: the run's own, or the default."""
+        return {
+            "parallel": self.parallel,
+            "keep_sigma": self.keep_sigma,
+            "confirmations": self.confirmations,
+        }
 
     def models(self) -> list[tuple[str, str, str, Price]]:
         """Model, base URL, key and price of each language model, in the order of asking."""
@@ -100,8 +118,34 @@ def task_of(settings: RunSettings) -> Task:
     return get_task(settings.task, settings.task_options, places=Places(out=settings.out))
 
 
+def remembered_by(
+    settings: RunSettings, task: Task, journal: Journal, client: PlatformClient | None
+) -> Remembered:
+    """What memory holds for this run, whose rules are settled; notes the host that measures it.
+
+    Raises JournalError where the run was measured on another host.
+    """
+    measurements = Measurements(journal)
+    host = host_of(task.host(), parallel=measurements.rules.parallel)
+    measurements.set_host(host)
+    ask_platform = None
+    if client is not None and settings.memory is not None:
+        ask_platform = partial(client.memory, task_digest=task.digest, run_id=journal.run_id)
+    return remember(
+        journal,
+        task_digest=task.digest,
+        host=host,
+        folder=settings.memory,
+        ask_platform=ask_platform,
+        unreachable=(PlatformError,),
+    )
+
+
 def parts_of(
-    settings: RunSettings, task: Task, say: Callable[[str], None]
+    settings: RunSettings,
+    task: Task,
+    say: Callable[[str], None],
+    earlier_runs: tuple[EarlierRun, ...] = (),
 ) -> tuple[Prior, Steer, Researcher | None]:
     """Prior, Level 1.5 and Level 2 as asked for. A language model is loaded only if one is.
 
@@ -140,9 +184,10 @@ def parts_of(
         ]
         llm = Providers(models, say=say)
         if settings.prior == "openai":
-            prior = OpenAIPrior(
+            prior = openai = OpenAIPrior(
                 llm, description=task.description, metric=task.metric, prompts=prompts
             )
+            openai.earlier_runs = earlier_runs
             steer = OpenAISteering(llm, metric=task.metric, prompts=prompts)
         if settings.generator == "openai":
             researcher = OpenAIResearcher(llm, metric=task.metric, prompts=prompts)

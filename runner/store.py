@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 DATABASE = "journal.sqlite3"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 10.0
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE repeats (
-    number INTEGER PRIMARY KEY, metric REAL, failure TEXT NOT NULL, message TEXT NOT NULL,
-    seconds REAL NOT NULL
+CREATE TABLE measurements (
+    purpose TEXT NOT NULL, trial INTEGER NOT NULL, number INTEGER NOT NULL, metric REAL,
+    failure TEXT NOT NULL, message TEXT NOT NULL, seconds REAL NOT NULL,
+    PRIMARY KEY (purpose, trial, number)
 ) STRICT;
 CREATE TABLE trials (
     number INTEGER PRIMARY KEY, phase TEXT NOT NULL, config TEXT NOT NULL, changes TEXT NOT NULL,

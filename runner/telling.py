@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
+from runner import baseline
 from runner.borders import Task
 from runner.journal import Entry, Journal
-from runner.protocol import RunReport, TrialReport
+from runner.measurements import Measurements, Purpose
+from runner.protocol import MeasuringReport, NoiseReport, ResultReport, RunReport, TrialReport
 from sandbox.mechanism import View, space_to_data
 
 RunState = Literal["running", "finished", "stopped", "failed"]
@@ -20,6 +23,8 @@ def decided(entry: Entry, view: View, metric: str) -> str:
         text = f"failed ({entry.failure}): {entry.message[:LINE_CHARS]}"
     else:
         text = f"{metric} {entry.metric:.4f} {entry.status}"
+        if entry.repeats:
+            text += f" (mean of {len(entry.repeats)} measurements)"
         if view.best.metric is not None:
             text += f" ({entry.metric - view.best.metric:+.4f} against the best)"
     best = "" if entry.best_metric is None else f"; best {entry.best_metric:.4f}"
@@ -36,7 +41,7 @@ def run_report(
     state: RunState,
 ) -> RunReport:
     """How the run stands, as the platform is told."""
-    steering = journal.steering()[1]
+    steering, measurements = journal.steering()[1], Measurements(journal)
     return RunReport(
         run_id=journal.run_id,
         task=task.name,
@@ -52,8 +57,48 @@ def run_report(
         started_at=journal.started_at,
         state=state,
         sigma=journal.sigma,
+        noise=_noise(measurements),
+        result=_result(baseline.result(journal, minimize=task.minimize)),
+        measuring=_measuring(measurements),
         frozen=sorted(steering.frozen),
         guidance=steering.guidance[:4000],
+    )
+
+
+def _noise(measurements: Measurements) -> NoiseReport | None:
+    noise, host = measurements.noise, measurements.host
+    if noise is None:
+        return None
+    where = {"host_key": host.key, "host": host.label[:300]} if host else {}
+    return NoiseReport.model_validate({**asdict(noise), **where})
+
+
+def _result(found: baseline.Result | None) -> ResultReport | None:
+    if found is None:
+        return None
+    gain = found.gain
+    return ResultReport(
+        trial=found.trial,
+        metrics=list(found.metrics),
+        failed=found.failed,
+        gain=gain.value if gain else None,
+        sigmas=gain.sigmas if gain else None,
+        low=gain.low if gain else None,
+        high=gain.high if gain else None,
+    )
+
+
+def _measuring(measurements: Measurements) -> MeasuringReport:
+    rules, memory = measurements.rules, measurements.store.get("memory") or {}
+    return MeasuringReport(
+        keep_sigma=rules.keep_sigma,
+        confirmations=rules.confirmations,
+        parallel=rules.parallel,
+        baseline=measurements.count(Purpose.BASELINE),
+        confirming=measurements.count(Purpose.CONFIRM),
+        final=measurements.count(Purpose.FINAL),
+        earlier_runs=len(memory.get("runs", ())),
+        memory=str(memory.get("told", ""))[:2000],
     )
 
 
@@ -76,6 +121,6 @@ def trial_report(entry: Entry) -> TrialReport:
         digest=entry.digest,
         version=entry.version,
         hooks=entry.hooks,
-        repeats=list(entry.repeats)[:20],
+        repeats=list(entry.repeats)[:100],
         finished_at=entry.finished_at,
     )

@@ -82,8 +82,11 @@ def history(folder: Path) -> list[tuple[Any, ...]]:
         ).fetchall()
         rest = db.execute("SELECT after_trial, value FROM steering ORDER BY 1").fetchall()
         rest += db.execute("SELECT * FROM states ORDER BY 1").fetchall()
-        rest += db.execute("SELECT number, metric FROM repeats ORDER BY 1").fetchall()
-        rest += db.execute("SELECT value FROM meta WHERE key IN ('sigma', 'failures')").fetchall()
+        rest += db.execute(
+            "SELECT purpose, trial, number, metric FROM measurements ORDER BY 1, 2, 3"
+        ).fetchall()
+        keys = "('noise', 'failures', 'rules')"
+        rest += db.execute(f"SELECT value FROM meta WHERE key IN {keys} ORDER BY key").fetchall()
     return trials + rest
 
 

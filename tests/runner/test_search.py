@@ -26,6 +26,7 @@ from runner.drafts import Drafts, DraftState
 from runner.journal import Journal
 from runner.level2 import Base, Level2, seed_library
 from runner.local import Local
+from runner.measurements import Measurements, Purpose
 from runner.search import MAX_EMPTY, Plan, Search
 from sandbox.mechanism import Candidate, Mechanism, View
 from tests.runner.surface import SurfaceTask, WalkPrior
@@ -187,7 +188,9 @@ def test_a_baseline_that_cannot_be_trained_ends_the_run(tmp_path: Path) -> None:
     loop, journal = search(tmp_path, task=Failing(crash, Outcome(metric=1.0), crash, crash))
     with pytest.raises(BaselineFailed, match="no torch"):
         loop.run()
-    assert len(journal.repeats()) == 4
+    outcomes = Measurements(journal).outcomes(Purpose.BASELINE)
+    assert [o.failure for o in outcomes] == ["crash", "", "crash", "crash", ""]
+    assert journal.count() == 0
 
 
 # --- Level 2 ---
@@ -328,6 +331,12 @@ def test_options_that_cannot_be_used_say_so(
     assert "Traceback" not in output
 
 
+def children_of(pid: int) -> list[str]:
+    """Of any of its threads."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [child for file in tasks for child in file.read_text().split()]
+
+
 def test_a_signal_stops_at_once_and_leaves_no_trainer(tmp_path: Path) -> None:
     process = runner(
         *("run", "--task", "gpt", "--trials", "5", "--out", str(tmp_path / "run")),
@@ -338,8 +347,7 @@ def test_a_signal_stops_at_once_and_leaves_no_trainer(tmp_path: Path) -> None:
     for line in process.stdout:
         if "repeat 1 of 3: training" in line:
             break
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while not (trainers := children.read_text().split()):
+    while not (trainers := children_of(process.pid)):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     output = process.stdout.read()
