@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -258,9 +258,28 @@ class View:
         """The changes against the best configuration that give `config`."""
         return {n: v for n, v in config.items() if v != self.best.config.get(n)}
 
-    def tried(self, config: Config) -> bool:
-        """Whether a trial had exactly this configuration."""
-        return any(dict(trial.config) == dict(config) for trial in self.trace)
+    def fresh(self, config: Config) -> bool:
+        """Whether `config` is valid and no trial had it."""
+        tried = any(dict(trial.config) == dict(config) for trial in self.trace)
+        return not tried and not self.space.problems(config)
+
+    def known(self) -> list[Trial]:
+        """The trials, failed ones too, whose configuration is valid: a model can learn of them."""
+        return [trial for trial in self.trace if not self.space.problems(trial.config)]
+
+    def movable(self) -> list[str]:
+        """Names of the knobs that are not frozen and have more than one value."""
+        return [n for n in self.free() if self.space[n].at(0.0) != self.space[n].at(1.0)]
+
+    def places(self, config: Config) -> list[float]:
+        """The positions (`Knob.position`) of the movable knobs: a point for a model."""
+        return [self.space[name].position(config[name]) for name in self.movable()]
+
+    def placed(self, places: Iterable[float]) -> dict[str, KnobValue]:
+        """The configuration at such a point, the other knobs as in the best one, mended so that
+        constraints hold where that is possible."""
+        moved = {n: self.space[n].at(p) for n, p in zip(self.movable(), places, strict=True)}
+        return self.space.repaired({**self.best.config, **moved}, fixed=self.frozen)
 
     def free(self) -> list[str]:
         """Names of the knobs that are not frozen, in the order of the space."""

@@ -63,13 +63,42 @@ def test_two_rules_that_share_a_knob_are_both_kept(a: int) -> None:
     assert TWO.problems(mended) == []
 
 
-def test_changes_and_what_was_tried() -> None:
+def test_changes_and_what_is_fresh() -> None:
     view = make_view(
         trace=[make_trial(0, 1.0, status="kept"), make_trial(1, 2.0, changes={"WARMUP_STEPS": 3})]
     )
     config = {**view.best.config, "WARMUP_STEPS": 3}
     assert view.changes_to(config) == {"WARMUP_STEPS": 3}
     assert view.changes_to(view.best.config) == {}
-    assert view.tried(config)
-    assert view.tried(view.best.config)
-    assert not view.tried({**config, "WARMUP_STEPS": 4})
+    assert not view.fresh(config)
+    assert not view.fresh(view.best.config)
+    assert view.fresh({**config, "WARMUP_STEPS": 4})
+    assert not view.fresh({**config, "WARMUP_STEPS": -1})
+
+
+def test_trials_outside_the_space_are_not_known() -> None:
+    trace = [
+        make_trial(0, 1.0, status="kept"),
+        make_trial(1, None, changes={"NO_SUCH": 1, "ACTIVATION": "wild"}),
+        make_trial(2, None, changes={"WARMUP_STEPS": 3}),
+        make_trial(3, None, changes={"DEVICE_BATCH_SIZE": 32}, failure="constraint"),
+    ]
+    assert [t.number for t in make_view(trace=trace).known()] == [0, 2]
+
+
+@given(places=st.lists(st.floats(0, 1), min_size=5, max_size=5))
+def test_a_point_is_a_valid_configuration_with_frozen_knobs_as_they_were(
+    places: list[float],
+) -> None:
+    view = make_view(frozen=["DEVICE_BATCH_SIZE"])
+    assert view.movable() == [n for n in view.space if n != "DEVICE_BATCH_SIZE"]
+    config = view.placed(places)
+    assert view.space.problems(config) == []
+    assert config["DEVICE_BATCH_SIZE"] == view.best.config["DEVICE_BATCH_SIZE"]
+    assert view.placed(view.places(config)) == config
+
+
+def test_a_knob_with_one_value_is_not_movable() -> None:
+    space = Space({"A": Knob(kind="int", default=2, low=2, high=2), "B": KNOBS[0]})
+    trace = [make_trial(0, 1.0, config=space.defaults(), status="kept")]
+    assert make_view(space=space, trace=trace).movable() == ["B"]
