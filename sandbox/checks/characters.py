@@ -6,17 +6,21 @@ look like others, encodings other than UTF-8, code pushed off the screen. Execut
 
 from __future__ import annotations
 
+import ast
 import io
 import tokenize
 import unicodedata
+from collections.abc import Iterator
 
-from sandbox.report import CheckResult, Draft, Finding, Outcome, Severity
-from sandbox.syntax import encoding_cookie
+from sandbox.report import CheckResult, Draft, DraftError, Finding, Outcome, Severity
+from sandbox.syntax import encoding_cookie, parse
 
 CHECK = "characters"
 MAX_COLUMNS = 400
 MAX_INDENT = 100
 MAX_GAP = 40
+MAX_STATEMENT_COLUMN = 120  # where a statement may begin: a screen is about that wide
+MAX_BLANK_LINES = 40
 MAX_FINDINGS = 40
 
 BIDIRECTIONAL = frozenset(
@@ -69,7 +73,9 @@ def _file(path: str, data: bytes) -> list[Finding]:
         return findings
     for number, line_text in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         findings.extend(_line(path, number, line_text))
+    findings.extend(_gaps(path, text))
     findings.extend(_identifiers(path, text))
+    findings.extend(_tree(path, data, text, {f.line for f in findings}))
     return findings
 
 
@@ -90,6 +96,17 @@ def _line(path: str, number: int, text: str) -> list[Finding]:
         message = "pushes code off the screen with blanks"
         found.append(_finding(path, number, "hidden-off-screen", message))
     return found
+
+
+def _gaps(path: str, text: str) -> Iterator[Finding]:
+    """Runs of blank lines that look like the end of the file."""
+    last, lines = 0, text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            if number - last - 1 > MAX_BLANK_LINES:
+                message = f"comes after {number - last - 1} blank lines, below what seems the end"
+                yield _finding(path, number, "hidden-off-screen", message)
+            last = number
 
 
 def _hidden(character: str) -> tuple[str, str, Severity] | None:
@@ -123,3 +140,38 @@ def _identifiers(path: str, text: str) -> list[Finding]:
     except (tokenize.TokenError, SyntaxError, RecursionError):
         return found  # the check `draft` says that this is not Python
     return found
+
+
+def _tree(path: str, data: bytes, text: str, told: set[int]) -> Iterator[Finding]:
+    """What only the syntax tree tells: names in formatted texts, statements far to the right."""
+    try:
+        tree = parse(path, data)
+    except DraftError:
+        return  # the check `draft` says that this is not Python
+    lines = text.split("\n")
+    seen: set[str] = set()
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        for name in _names(node):
+            if name in seen:
+                continue
+            seen.add(name)
+            # Python reads letters that look alike as the same: what is in the tree is not always
+            # what stands in the file.
+            if (not name.isascii() or name not in text) and line not in told:
+                told.add(line)
+                message = f"has the name {name!r} in letters that are not ASCII"
+                yield _finding(path, line, "non-ascii-identifier", message)
+        if isinstance(node, ast.stmt) and 0 < line <= len(lines):
+            before = lines[line - 1].encode()[: node.col_offset].decode("utf-8", "replace")
+            column = len(before.expandtabs(8))
+            if column > MAX_STATEMENT_COLUMN:
+                message = f"has a statement that starts at column {column}: give it its own line"
+                yield _finding(path, line, "hidden-off-screen", message)
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    for field in ("id", "attr", "name", "arg", "asname", "rest"):
+        name = getattr(node, field, None)
+        if isinstance(name, str):
+            yield from name.split(".")

@@ -42,7 +42,8 @@ DEPTH = Limit(rule="nested-too-deep", what="levels of nesting", warn=5, fail=8)
 FUNCTION_LINES = Limit(rule="function-too-long", what="lines", warn=100, fail=250)
 PARAMETERS = Limit(rule="too-many-parameters", what="parameters", warn=12, fail=30)
 FILE_LINES = Limit(rule="file-too-long", what="lines", warn=600, fail=1200)
-LIMITS = (BRANCHES, DEPTH, FUNCTION_LINES, PARAMETERS, FILE_LINES)
+VALUES = Limit(rule="too-much-data", what="values written out", warn=400, fail=2000)
+LIMITS = (BRANCHES, DEPTH, FUNCTION_LINES, PARAMETERS, FILE_LINES, VALUES)
 
 
 def check(draft: Draft) -> CheckResult:
@@ -76,6 +77,8 @@ def check(draft: Draft) -> CheckResult:
 
 def _counts(tree: ast.Module, data: bytes) -> Iterator[tuple[int, str, Limit, int]]:
     yield 1, "the file", FILE_LINES, data.count(b"\n") + (not data.endswith(b"\n"))
+    values = sum(isinstance(node, ast.Constant) for node in ast.walk(tree))
+    yield 1, "the file", VALUES, values
     yield 1, "the module's own code", BRANCHES, branches(tree)
     yield 1, "the module's own code", DEPTH, depth(tree)
     for node in ast.walk(tree):

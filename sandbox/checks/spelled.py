@@ -37,6 +37,13 @@ class Spelled(ast.NodeVisitor):
     def __init__(self, notes: Notes, own: frozenset[str]) -> None:
         self._notes = notes
         self._own = own
+        self._imported: set[str] = set()
+
+    def visit_Module(self, node: ast.Module) -> None:
+        for part in ast.walk(node):
+            if isinstance(part, ast.alias):
+                self._imported.add((part.asname or part.name).split(".")[0])
+        self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for inner in _of_class(node):
@@ -104,6 +111,8 @@ class Spelled(ast.NodeVisitor):
         name = node.attr
         if not name.startswith("_") or DUNDER.fullmatch(name) or name in self._own:
             return False
+        if isinstance(node.value, ast.Name) and node.value.id in self._imported:
+            return False  # a module's name, or a class's: the other pass knows which are allowed
         return name not in PRIVATE_OF_LIBRARIES
 
     def visit_Call(self, node: ast.Call) -> None:
