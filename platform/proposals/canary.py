@@ -15,7 +15,7 @@ from typing import Any
 from audit.actors import SYSTEM
 from django.utils import timezone
 from runs import attribution
-from runs.models import Run, Runner, Trial
+from runs.models import Runner, Trial
 
 from proposals.acts import Denied, act, locked_target, policy_in_force
 from proposals.attestations import APPROVED_KINDS
@@ -70,12 +70,9 @@ def watch(activation: Activation) -> Watch:
     counts, past = attribution.count(trials), attribution.count(before)
     broken = _broken(policy.canary, counts, activation)
     reasons = broken + _reasons(policy.canary, counts, past)
-    gain, words = None, "not enough data"
-    run = _run(trials)
-    if run is not None:
-        gain = attribution.gain(trials, before, unit=run.sigma, minimize=run.minimize)
-        words = str(gain) if gain else words
-        reasons += _regression(policy.canary, run, trials, before)
+    gain = attribution.compare(trials, before)
+    words = str(gain) if gain else "not enough data"
+    reasons += _regression(policy.canary, trials, before)
     enough = counts.trials >= max(policy.canary.trials, policy.canary.no_effect_trials)
     judgement = Judgement.WAIT
     if reasons:
@@ -94,18 +91,20 @@ def watch(activation: Activation) -> Watch:
 
 
 def _broken(rules: Canary, counts: attribution.Counts, activation: Activation) -> list[str]:
-    """What shows that it does not work, at whatever age. No digest: the runner runs nothing."""
+    """What shows that it does not work, at whatever age: its hooks raise, or a runner of its target
+    refuses to load it or gave it up, whatever another runner attested."""
     found = []
     if counts.hooks["raised"] > rules.max_errors:
         found.append(f"its hooks raised {counts.hooks['raised']} times")
-    given_up = Runner.objects.filter(
+    refusing = Runner.objects.filter(
         target=activation.target_id,
         revoked_at__isnull=True,
         observed_state="refused",
         observed_version=activation.version,
-        observed_digest="",
     )
-    found += [f"{r.name} gave it up: {r.observed_reason[:500]}" for r in given_up]
+    for runner in refusing:
+        verb = "refused it" if runner.observed_digest else "gave it up"
+        found.append(f"{runner.name} {verb}: {runner.observed_reason[:500]}")
     return found
 
 
@@ -122,23 +121,24 @@ def _reasons(rules: Canary, counts: attribution.Counts, past: attribution.Counts
     return found
 
 
-def _regression(rules: Canary, run: Run, trials: list[Trial], before: list[Trial]) -> list[str]:
+def _regression(rules: Canary, trials: list[Trial], before: list[Trial]) -> list[str]:
     """Worse than its predecessor by more than the policy's sigmas.
 
-    What the search holds is compared in units of noise. Trials are compared in units of the
+    What each search holds is compared in units of noise. Trials are compared in units of the
     predecessor's own spread, as exploring is not regressing, and only with the whole interval.
     """
     if len(trials) < rules.trials:
         return []
-    found, worse = [], 1.0 if run.minimize else -1.0
-    held = before[-1].best_metric if before else None
-    now = trials[-1].best_metric
-    if held is not None and now is not None and run.sigma and before[-1].run_id == run.pk:
-        lost = worse * (now - held) / run.sigma
+    found = []
+    for run in {t.run_id: t.run for t in trials}.values():
+        held = [t.best_metric for t in before if t.run_id == run.pk]
+        now = [t.best_metric for t in trials if t.run_id == run.pk]
+        if not held or held[-1] is None or now[-1] is None or not run.sigma:
+            continue
+        lost = (1.0 if run.minimize else -1.0) * (now[-1] - held[-1]) / run.sigma
         if lost > rules.regression_sigma:
             found.append(f"regression: the search holds a best that is {lost:.1f} sigma worse")
-    spread = max(run.sigma or 0.0, attribution.spread_of(before) or 0.0)
-    gain = attribution.gain(trials, before, unit=spread, minimize=run.minimize)
+    gain = attribution.compare(trials, before, in_spread=True)
     if gain is not None and gain.high < -rules.regression_sigma:
         found.append(f"regression: its trials against its predecessor's {gain}, in their spread")
     return found
@@ -162,10 +162,6 @@ def predecessor(activation: Activation) -> Activation | None:
         .order_by("-version")
         .first()
     )
-
-
-def _run(trials: list[Trial]) -> Run | None:
-    return trials[-1].run if trials else None
 
 
 def _record(activation_id: int, seen: Watch) -> None:

@@ -16,10 +16,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
-from runs.display import attribution_rows
-from runs.models import Target, Trial
+from runs.models import Target
 
 from proposals import branches, casefile, desk, lifecycle, people, shown, standing
+from proposals.attribution import production_of
 from proposals.models import Proposal, Screening
 from proposals.states import TRANSITIONS, State, Verb
 from proposals.templatetags.show import WORDS
@@ -138,7 +138,7 @@ def case(
         "form_key": f"{subject.state}-{approvals}",
         **_rights(person, subject),
         **_binding(subject, screening),
-        **_production(subject),
+        **production_of(subject),
         "topics": f"proposal:{subject.pk}",
     }
     return render(request, "proposal.html", context, status=409 if denied else 200)
@@ -192,20 +192,3 @@ def _binding(subject: Proposal, screening: Screening | None) -> dict[str, Any]:
         return {"binding": [], "binding_digest": ""}
     rows = [(key, str(value)) for key, value in binding.items()]
     return {"binding": rows, "binding_digest": lifecycle.binding_digest(binding)}
-
-
-def _production(subject: Proposal) -> dict[str, Any]:
-    activations = list(subject.activations.select_related("target"))
-    if not activations:
-        return {"production": None}
-    trials = Trial.objects.filter(digest=subject.digest, run__target=subject.target)
-    hooks: dict[str, int] = {}
-    for counts in trials.values_list("hooks", flat=True):
-        for key, value in counts.items():
-            hooks[key] = hooks.get(key, 0) + int(value)
-    newest = trials.order_by("-received_at").select_related("run").first()
-    rows = attribution_rows(newest.run) if newest else []
-    return {
-        "activations": activations,
-        "production": {"trials": trials.count(), "hooks": hooks, "attribution": rows},
-    }

@@ -173,7 +173,14 @@ def _targets(
     for subject in Target.objects.prefetch_related("runners"):
         runners = standing.runner_rows(subject)
         alarms = standing.alarms(subject, runners, standing.open_stop(subject))
-        rows.append({"target": subject, "runners": runners, "alarms": alarms})
+        rows.append(
+            {
+                "target": subject,
+                "runners": runners,
+                "alarms": alarms,
+                "convergence": standing.convergence(subject, runners),
+            }
+        )
     rights = _rights(person)
     context = {
         "targets": rows,
@@ -205,6 +212,7 @@ def _target(
         "target": subject,
         "runners": runners,
         "alarms": standing.alarms(subject, runners, stopped),
+        "convergence": standing.convergence(subject, runners),
         "activations": versions,
         "earlier": [a for a in versions if a.live_at and a.digest != subject.desired_digest],
         "runs": subject.runs.select_related("runner")[:RUNS],

@@ -20,8 +20,8 @@ from ninja.errors import ValidationError
 from ninja.parser import Parser
 from ninja.security import HttpBearer
 
-from runner.protocol import MAX_BODY_BYTES, Ack, Refusal, RunReport, TrialBatch
-from runs import ingest, tokens
+from runner.protocol import MAX_BODY_BYTES, Ack, Memory, Refusal, RunReport, TrialBatch
+from runs import ingest, memory, tokens
 from runs.ingest import Contradiction
 from runs.models import Runner
 
@@ -177,6 +177,12 @@ def post_run(request: HttpRequest, report: RunReport) -> Ack:
     run = ingest.store_run(runner=runner_of(request), report=report)
     last = run.trials.order_by("-number").values_list("number", flat=True).first()
     return Ack(last_trial=last)
+
+
+@router.get("memory", response=Memory)
+def get_memory(request: HttpRequest, task_digest: str, run_id: str) -> Memory:
+    """Other runs of a task on this runner's target: numbers, nobody's free text."""
+    return memory.of(runner_of(request).target, task_digest=task_digest, but=run_id)
 
 
 @router.post("trials", response=Ack)

@@ -12,15 +12,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from runner.noise import student
 from runs.models import Trial
 
 MIN_TRIALS = 3
-# Two-sided 95 % quantiles of Student's t for 1 ... 30 degrees of freedom.
-_T = (
-    12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
-    2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
 HOOKS = (
     "propose_calls", "ask_calls", "accept_calls", "observe_calls", "proposals_changed",
     "candidates_refused", "acceptances_changed", "raised",
@@ -51,7 +46,8 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """A difference of means in units of `unit`, with its 95 % interval; better is positive."""
+    """A difference of means in units of the noise, with its 95 % interval; better is positive.
+    `unit`: the noise of the first run, in units of the metric; `runs`: how many were compared."""
 
     value: float
     low: float
@@ -59,11 +55,13 @@ class Gain:
     unit: float
     n: int
     n_before: int
+    runs: int = 1
 
     def __str__(self) -> str:
+        where = f" in {self.runs} runs" if self.runs > 1 else ""
         return (
             f"{self.value:+.1f} sigma (95 %: {self.low:+.1f} to {self.high:+.1f}; "
-            f"n = {self.n} against {self.n_before})"
+            f"n = {self.n} against {self.n_before}{where})"
         )
 
 
@@ -85,22 +83,84 @@ def count(trials: Iterable[Trial]) -> Counts:
 def gain(
     after: Sequence[Trial], before: Sequence[Trial], *, unit: float | None, minimize: bool
 ) -> Gain | None:
-    """The gain of `after` against `before`; None where there is not enough data."""
+    """The gain of `after` against `before`, all of one run; None where there is not enough data."""
+    found = _difference(after, before, unit=unit, minimize=minimize)
+    return None if found is None else _together([found])
+
+
+def compare(
+    after: Sequence[Trial], before: Sequence[Trial], *, in_spread: bool = False
+) -> Gain | None:
+    """The gain over all runs that have trials of both, each compared within itself (its own host,
+    task and noise) and weighted by its trials; None where no run has enough of both.
+
+    In units of each run's noise; `in_spread`: of its predecessor's own spread, where that is more.
+    """
+    parts = []
+    for run in {t.run_id: t.run for t in after}.values():
+        old = [t for t in before if t.run_id == run.pk]
+        unit = run.sigma
+        if in_spread:
+            unit = max(run.sigma or 0.0, spread_of(old) or 0.0)
+        new = [t for t in after if t.run_id == run.pk]
+        part = _difference(new, old, unit=unit, minimize=run.minimize)
+        if part is not None:
+            parts.append(part)
+    return _together(parts) if parts else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Difference:
+    """Of the means of two samples within one run: in its unit, with its error and that error's
+    degrees of freedom (Welch)."""
+
+    value: float
+    error: float
+    degrees: float
+    unit: float
+    n: int
+    n_before: int
+
+    @property
+    def weight(self) -> float:
+        return self.n * self.n_before / (self.n + self.n_before)
+
+
+def _difference(
+    after: Sequence[Trial], before: Sequence[Trial], *, unit: float | None, minimize: bool
+) -> _Difference | None:
     new, old = _metrics(after), _metrics(before)
     if len(new) < MIN_TRIALS or len(old) < MIN_TRIALS or not unit or unit <= 0:
         return None
     sign = -1.0 if minimize else 1.0
-    difference = sign * (statistics.fmean(new) - statistics.fmean(old)) / unit
     a, b = (statistics.variance(x) / len(x) for x in (new, old))
-    error = math.sqrt(a + b) / unit
-    spread = error * _quantile(a, b, len(new), len(old))
-    return Gain(
-        value=difference,
-        low=difference - spread,
-        high=difference + spread,
+    return _Difference(
+        value=sign * (statistics.fmean(new) - statistics.fmean(old)) / unit,
+        error=math.sqrt(a + b) / unit,
+        degrees=_welch(a, b, len(new), len(old)),
         unit=unit,
         n=len(new),
         n_before=len(old),
+    )
+
+
+def _together(parts: Sequence[_Difference]) -> Gain:
+    """Several runs' differences as one, with Welch's and Satterthwaite's interval."""
+    whole = sum(p.weight for p in parts)
+    value = sum(p.weight * p.value for p in parts) / whole
+    errors = [(p.weight * p.error / whole) ** 2 for p in parts]
+    spread, all_errors = 0.0, sum(errors)
+    if all_errors > 0:
+        shares = [(e / all_errors) ** 2 / p.degrees for e, p in zip(errors, parts, strict=True)]
+        spread = math.sqrt(all_errors) * student(max(1, int(1 / sum(shares) + 1e-9)))
+    return Gain(
+        value=value,
+        low=value - spread,
+        high=value + spread,
+        unit=parts[0].unit,
+        n=sum(p.n for p in parts),
+        n_before=sum(p.n_before for p in parts),
+        runs=len(parts),
     )
 
 
@@ -114,10 +174,9 @@ def _metrics(trials: Sequence[Trial]) -> list[float]:
     return [t.metric for t in trials if t.metric is not None]
 
 
-def _quantile(a: float, b: float, n: int, m: int) -> float:
-    """Student's quantile at Welch's degrees of freedom, rounded down."""
+def _welch(a: float, b: float, n: int, m: int) -> float:
+    """Welch's degrees of freedom of two means with squared errors `a` and `b`."""
     if a + b == 0:
-        return 0.0
+        return 1.0
     share = a / (a + b)
-    whole = int(1 / (share**2 / (n - 1) + (1 - share) ** 2 / (m - 1)) + 1e-9)
-    return _T[max(1, whole) - 1] if whole <= len(_T) else 1.96
+    return 1 / (share**2 / (n - 1) + (1 - share) ** 2 / (m - 1))

@@ -22,6 +22,10 @@ class Row:
     last: int
     n: int
     kept: int
+    calls: int
+    proposals_changed: int
+    acceptances_changed: int
+    raised: int
     best: float | None
     tone: str
     words: str
@@ -45,6 +49,10 @@ def attribution_rows(run: Run) -> list[Row]:
                 last=stretch[-1].number,
                 n=counts.trials,
                 kept=counts.kept,
+                calls=counts.calls,
+                proposals_changed=counts.hooks["proposals_changed"],
+                acceptances_changed=counts.hooks["acceptances_changed"],
+                raised=counts.hooks["raised"],
                 best=best,
                 tone=tone,
                 words=words,
@@ -56,9 +64,71 @@ def attribution_rows(run: Run) -> list[Row]:
 def _gain(run: Run, after: list[Trial], before: list[Trial]) -> tuple[str, str]:
     if not before:
         return "nothing before it to compare with", ""
-    unit = run.sigma or attribution.spread_of(before)
-    gain = attribution.gain(after, before, unit=unit, minimize=run.minimize)
+    if not run.sigma:
+        return "not enough data (the noise was not measured)", ""
+    return gain_in_words(attribution.gain(after, before, unit=run.sigma, minimize=run.minimize))
+
+
+def gain_in_words(gain: attribution.Gain | None) -> tuple[str, str]:
+    """A gain with n and interval, and its tone; or that there is not enough data."""
     if gain is None:
         return f"not enough data (at least {attribution.MIN_TRIALS} measured trials each)", ""
     tone = "good" if gain.low > 0 else "bad" if gain.high < 0 else ""
     return str(gain), tone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """How a run was measured, wherever a gain of it is shown: noise with n, host, rules, counts."""
+
+    sigma: float | None
+    noise_words: str
+    rule: str
+    trainings: str
+    memory: str
+
+
+def measured(run: Run) -> Measured:
+    """What to say of a run's noise and rules."""
+    noise, rules = run.noise or {}, run.measuring or {}
+    words = "not measured"
+    if noise.get("sigma") is not None:
+        runs = noise["runs"]
+        where = f" in {runs} runs pooled" if runs > 1 else ""
+        words = f"of {noise['n']} baseline measurements{where}, on {noise['host'] or 'one host'}"
+    elif run.sigma is not None:
+        words = "of the baseline's repeats"
+    k = rules.get("keep_sigma")
+    rule = "any gain is kept" if not k else f"a gain above {k:g} sigma is kept"
+    if k and rules.get("confirmations"):
+        rule += f"; a smaller one is trained again (at most {rules['confirmations']} times)"
+    trainings = "not reported"
+    if rules:
+        done = f"{rules['baseline']} baseline, {rules['confirming']} confirming"
+        trainings = f"{done}, {rules['final']} of the best anew; {rules['parallel']} at once"
+    memory = ""
+    if rules.get("memory"):
+        memory = f"{rules['earlier_runs']} earlier runs offered to the prior ({rules['memory']})"
+    return Measured(
+        sigma=run.sigma, noise_words=words, rule=rule, trainings=trainings, memory=memory
+    )
+
+
+def result_words(run: Run) -> tuple[str, str]:
+    """What the run found in the end, and its tone."""
+    result = run.result
+    if not result:
+        return "the best is measured anew when the run ends", ""
+    if not result["trial"]:
+        return "no trial was better than the baseline by the run's rule", ""
+    if not result["metrics"]:
+        return f"trial {result['trial']} failed each time it was measured anew", "bad"
+    n, n_baseline = len(result["metrics"]), (run.noise or {}).get("n", 0)
+    if result["sigmas"] is None:
+        return f"gain {result['gain']:+.4g}, n = {n} against {n_baseline}, noise not known", ""
+    tone = "good" if result["low"] > 0 else "bad" if result["high"] < 0 else ""
+    return (
+        f"{result['sigmas']:+.1f} sigma (95 %: {result['low']:+.1f} to {result['high']:+.1f}; "
+        f"n = {n} against {n_baseline})",
+        tone,
+    )

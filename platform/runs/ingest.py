@@ -22,7 +22,7 @@ VersionDigest = Callable[[Target, int], str | None]
 _version_digest: list[VersionDigest] = []
 
 # What may change between two reports of one run; everything else is part of what it is.
-CHANGING = ("state", "sigma", "frozen", "guidance", "host")
+CHANGING = ("state", "sigma", "noise", "result", "measuring", "frozen", "guidance", "host")
 
 
 class Contradiction(Exception):

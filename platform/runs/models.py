@@ -90,6 +90,9 @@ class Run(models.Model):
     planned_trials = models.PositiveIntegerField()
     state = models.CharField(max_length=10, default="running")
     sigma = models.FloatField(null=True, blank=True)
+    noise = models.JSONField(null=True, blank=True)  # `runner.protocol.NoiseReport`
+    result = models.JSONField(null=True, blank=True)  # `ResultReport`, once it finished
+    measuring = models.JSONField(null=True, blank=True)  # `MeasuringReport`
     frozen = models.JSONField(default=list, blank=True)
     guidance = models.TextField(blank=True)
     started_at = models.DateTimeField()

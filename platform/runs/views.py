@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from django.core.paginator import Paginator
@@ -65,19 +65,19 @@ def _keys(trials: list[Trial]) -> list[plots.Span]:
 def _summary(subject: Run, trials: list[Trial]) -> dict[str, Any]:
     kept = [t for t in trials if t.status == "kept" and t.metric is not None]
     best = (min if subject.minimize else max)(kept, key=_metric, default=None)
-    first = trials[0] if trials else None
-    repeats = first.repeats if first else []
-    baseline = sum(repeats) / len(repeats) if repeats else first.metric if first else None
-    gain = sigmas = None
-    if best is not None and best.metric is not None and baseline is not None:
-        gain = baseline - best.metric if subject.minimize else best.metric - baseline
-        sigmas = f"{gain / subject.sigma:.1f}" if subject.sigma else None
+    noise, result = subject.noise or {}, subject.result or {}
+    metrics = result.get("metrics") or []
+    words, tone = display.result_words(subject)
     return {
         "best": best,
-        "baseline": baseline,
-        "baseline_n": max(len(repeats), 1),
-        "gain": gain,
-        "gain_sigma": sigmas,
+        "best_measurements": max(len(best.repeats), 1) if best else 0,
+        "anew": fmean(metrics) if metrics else None,
+        "anew_n": len(metrics),
+        "result_words": words,
+        "result_tone": tone,
+        "measured": display.measured(subject),
+        "baseline": noise.get("mean") if noise else trials[0].metric if trials else None,
+        "baseline_n": noise.get("n") or max(len(trials[0].repeats), 1) if trials else 0,
         "done": len(trials),
         "kept": len(kept),
         "discarded": sum(t.status == "discarded" for t in trials),
