@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from runner import summary
+from runner import commands, summary
 from runner.baseline import BaselineFailed
 from runner.borders import BudgetExceeded, PriorError, Task
 from runner.hotload import Loader
@@ -374,6 +374,8 @@ def _catch_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
 
+
+commands.register(app, say=say, catch_signals=_catch_signals)
 
 if __name__ == "__main__":
     app()

@@ -1,0 +1,284 @@
+"""One repeat of one arm: runs it to the end of its budget, and writes down what happened.
+
+A finished repeat is one JSON file and is never run again; an unfinished one goes on from its
+journal (search loop) or is told again what it was told (tuner), with every training that it had.
+What is compared afterwards comes from these files alone (`score`), and they hold no times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runner.arms.budget import Book, Budgeted, Spent, Training
+from runner.arms.control import Governed, LevelTwoNow, Signer
+from runner.arms.forgetful import ForgetfulPrior
+from runner.arms.gate import Gate, placebo_files
+from runner.arms.spec import Arm, ArmsError, Kind, Mechanisms
+from runner.arms.tuners import tuner_for
+from runner.borders import Prior, Researcher, Task
+from runner.journal import BASELINE, Journal, derive
+from runner.level2 import Base
+from runner.local import Local
+from runner.protocol import HookCounts
+from runner.search import Plan, Search, Steer
+from sandbox.backends.base import Backend
+
+BASELINE_REPEATS = 3
+Parts = Callable[[], tuple[Prior, Steer, Researcher | None]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What all arms share. `parts` makes prior, Level 1.5 and Level 2, anew for each repeat."""
+
+    task: Task
+    out: Path
+    trials: int
+    seed: int
+    level2_every: int
+    level2_first: bool
+    remeasure: int
+    keep_sigma: float
+    confirmations: int
+    parts: Parts
+    base: Base
+    gate: Gate
+    signer: Signer
+    backend: Callable[[], Backend]
+    say: Say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one repeat did. `baseline`: metrics of the default configuration, shared by the arms of
+    a repeat; `trainings`: in their order; `mechanisms`: what chose trials, by digest, with counts
+    from the host side; `remeasured`: the found configuration, trained anew with fresh seeds."""
+
+    arm: str
+    repeat: int
+    seed: int
+    prior: str
+    level2: str
+    baseline: list[float]
+    trainings: list[dict[str, Any]]
+    trials: int
+    mechanisms: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    remeasured: list[float] = field(default_factory=list)
+
+
+def path_of(out: Path, arm: Arm, repeat: int) -> Path:
+    """Where a finished repeat is written."""
+    return out / "runs" / arm.letter / f"{repeat:03d}.json"
+
+
+def read_record(path: Path) -> Record:
+    """A finished repeat. Raises ArmsError where the file is broken."""
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ArmsError(f"{path} is broken ({error}): remove it to run it again") from None
+
+
+def run_arm(shop: Workshop, arm: Arm, repeat: int) -> Record:
+    """Run what is missing of a repeat, and write its record."""
+    path = path_of(shop.out, arm, repeat)
+    if path.exists():
+        return read_record(path)
+    folder = path.with_suffix("")
+    seed = derive(shop.seed, repeat, "arms")
+    task = Budgeted(
+        shop.task,
+        trainings=shop.trials,
+        book=Book(folder / "trainings.jsonl"),
+        baseline=Book(shop.out / "runs" / "baseline" / f"{repeat:03d}.jsonl"),
+    )
+    about = _loop(shop, arm, seed, task, folder) if arm.kind is Kind.LOOP else None
+    if about is None:
+        about = _tuner(shop, arm, seed, task)
+    baseline = [t.metric for t in task.baseline.trainings if t.metric is not None]
+    if not baseline:
+        raise ArmsError("the default configuration can't be trained: there is nothing to compare")
+    record = Record(
+        arm=arm.letter,
+        repeat=repeat,
+        seed=seed,
+        baseline=baseline[:BASELINE_REPEATS],
+        trainings=[_shown(t) for t in task.book.trainings],
+        remeasured=_remeasured(shop, seed, task, folder),
+        **about,
+    )
+    _write(path, record)
+    return record
+
+
+def _shown(training: Training) -> dict[str, Any]:
+    return {
+        "config": dict(training.config),
+        "metric": training.metric,
+        "failure": training.failure,
+    }
+
+
+def _write(path: Path, record: Record) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(asdict(record), sort_keys=True, indent=1, allow_nan=False)
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+# --- arms with a search loop ----------------------------------------------------------------------
+
+
+def _loop(shop: Workshop, arm: Arm, seed: int, task: Budgeted, folder: Path) -> dict[str, Any]:
+    prior, steer, researcher = shop.parts()
+    if arm.restart_every:
+        prior = ForgetfulPrior(prior, every=arm.restart_every)
+    with closing(Journal(folder)) as journal:
+        journal.identify(task=task.name, task_digest=task.digest, seed=seed)
+        control, level2 = _control(shop, arm, journal, task, researcher)
+        search = Search(
+            journal=journal,
+            task=task,
+            prior=prior,
+            control=control,
+            plan=Plan(
+                trials=shop.trials,
+                baseline_repeats=BASELINE_REPEATS,
+                final_repeats=0,
+                keep_sigma=shop.keep_sigma,
+                confirmations=shop.confirmations,
+            ),
+            say=lambda _text: None,
+            steer=steer if arm.steered else None,
+        )
+        try:
+            search.run()
+        except Spent:
+            pass
+        finally:
+            if isinstance(control, Governed):
+                control.close()
+        return {
+            "prior": prior.label,
+            "level2": level2,
+            "trials": journal.count() - 1,
+            "mechanisms": _mechanisms(journal),
+            "events": control.events if isinstance(control, Governed) else [],
+        }
+
+
+def _control(
+    shop: Workshop, arm: Arm, journal: Journal, task: Task, researcher: Researcher | None
+) -> tuple[Governed | Local, str]:
+    """The arm's control and the label of its Level 2."""
+    if arm.mechanisms is Mechanisms.NONE:
+        return Local(journal), ""
+    level2 = None
+    if arm.mechanisms is Mechanisms.LEVEL2:
+        if researcher is None:
+            raise ArmsError(f"arm {arm.letter} needs Level 2: give --level2-every 1 or more")
+        level2 = LevelTwoNow(
+            journal=journal,
+            task=task,
+            researcher=researcher,
+            base=lambda: shop.base,
+            every=shop.level2_every,
+            say=lambda _text: None,
+            news=lambda: None,
+        )
+        level2.first = shop.level2_first
+    control = Governed(
+        journal=journal,
+        gate=shop.gate,
+        signer=shop.signer,
+        backend=shop.backend,
+        say=shop.say,
+        level2=level2,
+        first=placebo_files() if arm.mechanisms is Mechanisms.PLACEBO else None,
+    )
+    return control, researcher.label if level2 is not None and researcher is not None else ""
+
+
+def _mechanisms(journal: Journal) -> list[dict[str, Any]]:
+    """Every mechanism that chose a trial, in order, with its trials and the sum of its counts."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in journal.decided():
+        if entry.number == BASELINE:
+            continue
+        row = found.setdefault(
+            entry.digest,
+            {
+                "digest": entry.digest,
+                "mechanism": entry.mechanism,
+                "first_trial": entry.number,
+                "trials": 0,
+                "hooks": dict.fromkeys(HookCounts.model_fields, 0),
+            },
+        )
+        row["trials"] += 1
+        for name, count in entry.hooks.model_dump().items():
+            row["hooks"][name] += count
+    return list(found.values())
+
+
+# --- arms with a tuner ----------------------------------------------------------------------------
+
+
+def _tuner(shop: Workshop, arm: Arm, seed: int, task: Budgeted) -> dict[str, Any]:
+    sign = 1.0 if task.minimize else -1.0
+    tuner = tuner_for(arm.letter, task.space, derive(seed, 0, "tuner"))
+    default = task.space.defaults()
+    outcomes = [
+        task.run(default, seed=derive(seed, BASELINE, f"repeat/{number}"))
+        for number in range(BASELINE_REPEATS)
+    ]
+    good = [o.metric for o in outcomes if o.metric is not None]
+    tuner.tell(default, sign * sum(good) / len(good) if good else None)
+    for number in range(1, shop.trials + 1):
+        config = tuner.ask()
+        outcome = task.run(config, seed=derive(seed, number, "train"))
+        tuner.tell(config, None if outcome.metric is None else sign * outcome.metric)
+    return {"prior": "", "level2": "", "trials": shop.trials, "mechanisms": [], "events": []}
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def best_config(
+    baseline: list[float], trainings: list[dict[str, Any]], default: Mapping[str, Any], sign: float
+) -> dict[str, Any]:
+    """The configuration with the best mean of its trainings; the earlier one of equal ones."""
+    seen: dict[str, list[float]] = {json.dumps(dict(default), sort_keys=True): list(baseline)}
+    for training in trainings:
+        if training["metric"] is not None:
+            key = json.dumps(training["config"], sort_keys=True)
+            seen.setdefault(key, []).append(training["metric"])
+    best = min(seen, key=lambda key: sign * sum(seen[key]) / len(seen[key]))
+    return dict(json.loads(best))
+
+
+def _remeasured(shop: Workshop, seed: int, task: Budgeted, folder: Path) -> list[float]:
+    """The found configuration, trained anew: what is reported is never the luckiest training."""
+    if not shop.remeasure:
+        return []
+    baseline = [t.metric for t in task.baseline.trainings if t.metric is not None]
+    trainings = [_shown(t) for t in task.book.trainings]
+    sign = 1.0 if task.minimize else -1.0
+    config = best_config(baseline, trainings, task.space.defaults(), sign)
+    book = Book(folder / "remeasured.jsonl")
+    for number in range(shop.remeasure):
+        fresh = derive(seed, number, "remeasure")
+        if book.find(config, fresh) is None:
+            book.add(Training.of(config, fresh, shop.task.run(config, seed=fresh)))
+    return [t.metric for t in book.trainings if t.metric is not None]

@@ -1,0 +1,193 @@
+"""More commands of `python -m runner`: `record`, `arms`, `import-trace`. Options and exit codes
+alone; the work is done where each is at home.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from runner.borders import BudgetExceeded, PriorError
+from runner.foreign import Foreign, ForeignError, read_foreign
+from runner.prompting import PromptError
+from runner.recipe import RecipeError, read_recipe
+from runner.store import JournalError
+from runner.subprocesses import StopRequested
+from runner.tasks import TaskError
+from runner.tasks.base import ROOT
+from sandbox.errors import InfrastructureError
+
+FAILED, USAGE, BUDGET, PRIOR, SANDBOX, STOPPED = 1, 2, 4, 5, 6, 143
+RECIPE = ROOT / "runner" / "surfaces" / "gpt-cpu.recipe.json"
+Say = Callable[[str], None]
+
+
+def register(app: typer.Typer, *, say: Say, catch_signals: Callable[[], None]) -> None:
+    """Add the commands."""
+    _add_record(app, say)
+    _add_import(app, say)
+    _add_arms(app, say, catch_signals)
+
+
+def _add_record(app: typer.Typer, say: Say) -> None:
+    @app.command()
+    def record(
+        *,
+        out: Annotated[Path, typer.Option(help="The packed surface; its parts lie beside it.")],
+        recipe: Annotated[
+            Path, typer.Option(help="Knobs, levels, budget, seed and repeats, as JSON.")
+        ] = RECIPE,
+        workers: Annotated[int, typer.Option(min=1, max=256, help="Trainings at once.")] = 1,
+    ) -> None:
+        """Record a surface: train every point of a grid, for the task `table`.
+
+        Each result is kept as it comes: stop it at any time, even with kill -9, and start it again
+        with the same command. The budget is processor time, so that a busy host does no harm.
+        """
+        from runner.recording import RecordingError  # noqa: PLC0415
+        from runner.recording import record as do  # noqa: PLC0415
+
+        try:
+            cache = Path(os.environ.get("ESCAPEMENT_VAR", ROOT / "var")) / "corpus"
+            found = read_recipe(recipe)
+            digest = do(found, out=out, cache=cache, workers=workers, say=say)
+        except (RecipeError, RecordingError) as error:
+            say(f"ERROR: {error}")
+            raise typer.Exit(USAGE) from None
+        size = out.stat().st_size
+        say(f"recorded {found.points} points: {out}, {size} bytes, digest {digest}")
+
+
+def _add_import(app: typer.Typer, say: Say) -> None:
+    @app.command(name="import-trace")
+    def import_trace(
+        file: Annotated[Path, typer.Argument(help="A results.tsv, or JSON lines with a metric.")],
+        *,
+        out: Annotated[
+            Path | None, typer.Option(help="Where the trials go as JSON lines. Default: nowhere.")
+        ] = None,
+        maximize: Annotated[bool, typer.Option("--maximize", help="Higher is better.")] = False,
+    ) -> None:
+        """Read a trace of another system: its trials as JSON lines, and a summary.
+
+        Every row is a trial or is counted and named as broken. Exit code 1 where some are broken,
+        2 where the file is no trace.
+        """
+        try:
+            found = read_foreign(file, minimize=not maximize)
+        except ForeignError as error:
+            say(f"ERROR: {error}")
+            raise typer.Exit(USAGE) from None
+        if out is not None:
+            out.write_text(found.lines(), encoding="utf-8")
+        typer.echo(json.dumps(found.to_data(), indent=1))
+        if found.broken_count:
+            say(f"{found.broken_count} rows are broken; see above")
+            raise typer.Exit(FAILED)
+
+
+def _add_arms(app: typer.Typer, say: Say, catch_signals: Callable[[], None]) -> None:
+    @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    def arms(
+        context: typer.Context,
+        *,
+        task: Annotated[str, typer.Option(help="What to search on; `tasks` lists them.")],
+        out: Annotated[Path, typer.Option(help="The ablation's folder; what is there goes on.")],
+        arms: Annotated[str, typer.Option(help="Which, in this order.")] = "A,B,C,D,R,P,T,G,E,S,U",
+        trials: Annotated[int, typer.Option(help="Trainings of each arm in a repeat.")] = 30,
+        repeats: Annotated[int, typer.Option(help="Repeats, each with a seed of its own.")] = 10,
+        seed: Annotated[int, typer.Option(help="All randomness derives from it.")] = 0,
+        level2_every: Annotated[
+            int, typer.Option(help="Arms C and D: draft after every so many trials.")
+        ] = 10,
+        level2_first: Annotated[
+            bool, typer.Option("--level2-first", help="Arms C and D: draft before trial 1 too.")
+        ] = False,
+        keep_sigma: Annotated[
+            float, typer.Option(help="Keep gains above so many sigmas; 0: any gain.")
+        ] = 2.0,
+        confirmations: Annotated[
+            int, typer.Option(help="Trainings to confirm a smaller gain; they count.")
+        ] = 1,
+        target: Annotated[
+            float | None,
+            typer.Option(help="A metric to reach. Default: one sigma from a known optimum."),
+        ] = None,
+        beside: Annotated[
+            list[Path] | None, typer.Option(help="A foreign trace to show beside. Repeatable.")
+        ] = None,
+        prior: Annotated[str, typer.Option(help="Level 1: `habit` or `openai`.")] = "habit",
+        generator: Annotated[str, typer.Option(help="Level 2: `catalog` or `openai`.")] = "catalog",
+        base_url: Annotated[str, typer.Option(help="The OpenAI-compatible endpoint.")] = "",
+        model: Annotated[str, typer.Option(help="The language model's name there.")] = "",
+        sandbox: Annotated[
+            str, typer.Option(help="Where mechanisms are screened and run.")
+        ] = "bubblewrap",
+    ) -> None:
+        """Compare: A Level 1, B with 1.5, C with 1.5 and 2, D with 2, R restarted, P a placebo,
+        T TPE, G GP, E CMA-ES, S batch line search then TPE, U random.
+
+        Equal budgets, seeds and baselines. Mechanisms go through the real gate, approved by a
+        policy made for this command and labelled so, and are loaded into sandbox workers. Stop it
+        at any time, even with kill -9: the same command goes on. On a recorded surface (`--task
+        table`) the same seeds give the same files.
+        """
+        from runner.arms.command import ArmsSettings, run_arms  # noqa: PLC0415
+        from runner.arms.spec import ArmsError  # noqa: PLC0415
+
+        catch_signals()
+        try:
+            settings = ArmsSettings.model_validate(
+                {
+                    "run": {
+                        "task": task,
+                        "task_options": tuple(context.args),
+                        "trials": trials,
+                        "out": out,
+                        "prior": prior,
+                        "generator": generator,
+                        "level2_every": level2_every,
+                        "base_url": base_url,
+                        "model": model,
+                    },
+                    "arms": arms,
+                    "repeats": repeats,
+                    "seed": seed,
+                    "level2_first": level2_first,
+                    "keep_sigma": keep_sigma,
+                    "confirmations": confirmations,
+                    "target": target,
+                    "sandbox": sandbox,
+                }
+            )
+            run_arms(settings, beside=_beside(beside or []), say=say)
+        except ValidationError as error:
+            for problem in error.errors():
+                where = "-".join(str(part).replace("_", "-") for part in problem["loc"][-1:])
+                say(f"--{where}: {problem['msg']}" if where else str(problem["msg"]))
+            raise typer.Exit(USAGE) from None
+        except (ArmsError, TaskError, JournalError, ForeignError, PromptError) as error:
+            say(f"ERROR: {error}")
+            raise typer.Exit(USAGE) from None
+        except BudgetExceeded as error:
+            say(f"PAUSED, the language model's cap is reached: {error}")
+            raise typer.Exit(BUDGET) from None
+        except PriorError as error:
+            say(f"PAUSED, the prior gives nothing usable: {error}")
+            raise typer.Exit(PRIOR) from None
+        except InfrastructureError as error:
+            say(f"PAUSED, the sandbox can't be used: {error}")
+            raise typer.Exit(SANDBOX) from None
+        except StopRequested:
+            say("stopped; the same command goes on from here")
+            raise typer.Exit(STOPPED) from None
+
+
+def _beside(paths: list[Path]) -> tuple[Foreign, ...]:
+    return tuple(read_foreign(path) for path in paths)

@@ -1,0 +1,230 @@
+"""Traces of other systems, read for what they are: numbers that somebody else wrote down.
+
+Two formats: the `results.tsv` of Karpathy's autoresearch (commit, val_bpb, memory_gb, status,
+description), and JSON lines with a metric each. Every row becomes a trial or is counted and named
+as broken; none is dropped, mended or believed beyond its text. Nothing here was measured by us, and
+nothing is compared with what was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+MAX_BYTES = 16 * 1024 * 1024
+MAX_ROWS = 100_000
+MAX_LINE = 64 * 1024
+MAX_TEXT = 2000
+BROKEN_NAMED = 50
+TSV_HEAD = ("commit", "val_bpb", "memory_gb", "status", "description")
+METRIC_NAMES = ("metric", "val_bpb", "loss", "score", "value")
+_STATUS = {
+    "keep": "kept",
+    "kept": "kept",
+    "discard": "discarded",
+    "discarded": "discarded",
+    "crash": "failed",
+    "failed": "failed",
+}
+
+Status = Literal["kept", "discarded", "failed"]
+
+
+class ForeignError(ValueError):
+    """A file that is no trace at all; the message says what to do."""
+
+
+class _Broken(Exception):
+    """Why one row is no trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignTrial:
+    """One row. `metric` is None exactly if it failed; `line` is where it stands in the file."""
+
+    number: int
+    line: int
+    metric: float | None
+    status: Status
+    description: str = ""
+    commit: str = ""
+    memory_gb: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A foreign trace. `broken`: the first rows that are no trials, each with its line and why;
+    `broken_count`: how many there are in all."""
+
+    name: str
+    format: str
+    minimize: bool
+    trials: tuple[ForeignTrial, ...]
+    broken: tuple[tuple[int, str], ...]
+    broken_count: int
+
+    @property
+    def best(self) -> float | None:
+        """The best metric of a kept trial, as it was written."""
+        kept = [t.metric for t in self.trials if t.status == "kept" and t.metric is not None]
+        return None if not kept else min(kept) if self.minimize else max(kept)
+
+    def curve(self) -> list[float]:
+        """The best kept metric after each trial, from the first kept one on."""
+        found: list[float] = []
+        pick: Callable[[float, float], float] = min if self.minimize else max
+        for trial in self.trials:
+            if trial.status == "kept" and trial.metric is not None:
+                found.append(pick(found[-1], trial.metric) if found else trial.metric)
+            elif found:
+                found.append(found[-1])
+        return found
+
+    def to_data(self) -> dict[str, Any]:
+        """The summary as plain JSON data."""
+        count = {
+            s: sum(t.status == s for t in self.trials) for s in ("kept", "discarded", "failed")
+        }
+        return {
+            "name": self.name,
+            "format": self.format,
+            "minimize": self.minimize,
+            "trials": len(self.trials),
+            **count,
+            "best": self.best,
+            "broken_count": self.broken_count,
+            "broken": [list(row) for row in self.broken],
+        }
+
+    def lines(self) -> str:
+        """The trials as JSON lines."""
+        rows = (json.dumps(asdict(t), sort_keys=True, allow_nan=False) for t in self.trials)
+        return "".join(f"{row}\n" for row in rows)
+
+
+def read_foreign(path: Path, *, minimize: bool = True) -> Foreign:
+    """Read a trace; its first line says which format it is. Raises ForeignError."""
+    lines = _lines(path)
+    head = lines[0].lstrip("\ufeff")
+    if tuple(head.strip().lower().split("\t")) == TSV_HEAD:
+        return _trace(path, "results.tsv", lines, _tsv_row, first=1, minimize=minimize)
+    if head.lstrip().startswith("{"):
+        lines[0] = head
+        return _trace(path, "jsonl", lines, _json_row, first=0, minimize=minimize)
+    raise ForeignError(
+        f"{path} is neither a results.tsv (first line: {', '.join(TSV_HEAD)}, with tabs) nor JSON "
+        f"lines (objects with one of {', '.join(METRIC_NAMES)}); its first line is {head[:80]!r}"
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ForeignError(f"cannot read {path}: {error}") from None
+    if len(data) > MAX_BYTES:
+        raise ForeignError(f"{path} is larger than {MAX_BYTES} bytes: cut it into parts")
+    lines = data.decode("utf-8", errors="replace").split("\n")
+    lines = [line.removesuffix("\r") for line in lines]
+    if len(lines) > MAX_ROWS:
+        raise ForeignError(f"{path} has over {MAX_ROWS} lines: cut it into parts")
+    if not lines[0].strip():
+        raise ForeignError(f"{path} is empty, or its first line is")
+    return lines
+
+
+def _trace(
+    path: Path,
+    kind: str,
+    lines: list[str],
+    read: Callable[[str], dict[str, Any]],
+    *,
+    first: int,
+    minimize: bool,
+) -> Foreign:
+    trials: list[ForeignTrial] = []
+    broken: list[tuple[int, str]] = []
+    for place, line in enumerate(lines[first:], start=first + 1):
+        if not line.strip():
+            continue
+        try:
+            if len(line) > MAX_LINE:
+                raise _Broken(f"over {MAX_LINE} characters")
+            trials.append(ForeignTrial(number=len(trials), line=place, **read(line)))
+        except _Broken as error:
+            broken.append((place, str(error)))
+    return Foreign(
+        name=path.name,
+        format=kind,
+        minimize=minimize,
+        trials=tuple(trials),
+        broken=tuple(broken[:BROKEN_NAMED]),
+        broken_count=len(broken),
+    )
+
+
+def _tsv_row(line: str) -> dict[str, Any]:
+    cells = line.split("\t", len(TSV_HEAD) - 1)
+    if len(cells) != len(TSV_HEAD):
+        raise _Broken(f"{len(cells)} columns, not {len(TSV_HEAD)}")
+    commit, metric, memory, status, description = (cell.strip() for cell in cells)
+    known = _status(status)
+    value = _number(metric, "val_bpb")
+    if known != "failed" and value <= 0:
+        raise _Broken(f"val_bpb is {metric} and the status {status!r}: no training gives that")
+    return {
+        "metric": None if known == "failed" else value,
+        "status": known,
+        "description": description[:MAX_TEXT],
+        "commit": commit[:64],
+        "memory_gb": _number(memory, "memory_gb"),
+    }
+
+
+def _json_row(line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise _Broken("no JSON") from None
+    if not isinstance(row, dict):
+        raise _Broken(f"a {type(row).__name__}, no JSON object")
+    name = next((n for n in METRIC_NAMES if n in row), None)
+    if name is None:
+        raise _Broken(f"none of {', '.join(METRIC_NAMES)} is there")
+    metric = None if row[name] is None else _number(row[name], name)
+    status = _status(row.get("status", "failed" if metric is None else "kept"))
+    if metric is None and status != "failed":
+        raise _Broken(f"{name} is null and the status {status!r}")
+    memory = row.get("memory_gb")
+    text = row.get("description", row.get("reason", ""))
+    return {
+        "metric": None if status == "failed" else metric,
+        "status": status,
+        "description": str(text)[:MAX_TEXT],
+        "commit": str(row.get("commit", ""))[:64],
+        "memory_gb": None if memory is None else _number(memory, "memory_gb"),
+    }
+
+
+def _status(text: Any) -> Status:
+    known = _STATUS.get(text.strip().lower()) if isinstance(text, str) else None
+    if known is None:
+        raise _Broken(f"the status is {str(text)[:40]!r}, none of {', '.join(_STATUS)}")
+    return known  # type: ignore[return-value]  # the values of _STATUS
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise _Broken(f"{name} is {str(value)[:40]!r}, no number")
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise _Broken(f"{name} is {str(value)[:40]!r}, no number") from None
+    if not math.isfinite(number):
+        raise _Broken(f"{name} is {number}")
+    return number
