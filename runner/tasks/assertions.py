@@ -12,7 +12,7 @@ import ast
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,14 +72,23 @@ def rules_of(source: Source, folder: Path) -> list[Rule]:
             condition = _followed(one, local, outer, constants)
             if condition is None or len(found) >= MAX_RULES:
                 continue
-            rule = Rule(text=ast.unparse(one), line=one.lineno, condition=condition)
-            if _free(condition) and rule.problem(default) is None:
-                found.append(rule)
+            if _free(condition) and _holds(condition, default):
+                found.append(Rule(text=ast.unparse(one), line=one.lineno, condition=condition))
     return found
 
 
-def constraints_of(rules: list[Rule], knobs: Mapping[str, object]) -> tuple[Constraint, ...]:
-    """Those rules that say "a knob is a multiple of another knob times a number"."""
+def _holds(condition: ast.expr, values: Mapping[str, Value]) -> bool:
+    try:
+        return bool(evaluate(condition, values))
+    except Unknown:
+        return False
+
+
+def constraints_of(
+    rules: list[Rule], knobs: Collection[str], values: Mapping[str, Value]
+) -> tuple[Constraint, ...]:
+    """Those rules that say "a knob is a multiple of another knob times a number"; `values` are
+    those of the constants that are no knobs."""
     found = []
     for rule in rules:
         match rule.condition:
@@ -88,7 +97,7 @@ def constraints_of(rules: list[Rule], knobs: Mapping[str, object]) -> tuple[Cons
                 ops=[ast.Eq()],
                 comparators=[ast.Constant(0)],
             ):
-                factors = _product(right)
+                factors = _product(right, knobs, values)
             case _:
                 continue
         if factors is None or whole not in knobs:
@@ -100,16 +109,19 @@ def constraints_of(rules: list[Rule], knobs: Mapping[str, object]) -> tuple[Cons
     return tuple(dict.fromkeys(found))
 
 
-def _product(node: ast.expr) -> list[str | int] | None:
-    """The factors of a product of names and whole numbers, or None if it is anything else."""
+def _product(
+    node: ast.expr, knobs: Collection[str], values: Mapping[str, Value]
+) -> list[str | int] | None:
+    """The factors of a product of knobs and whole numbers, or None if it is anything else."""
     match node:
-        case ast.Name(id=name):
+        case ast.Name(id=name) if name in knobs:
             return [name]
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            first, second = _product(left), _product(right)
+            first, second = _product(left, knobs, values), _product(right, knobs, values)
             return None if first is None or second is None else first + second
+    fixed = {name: value for name, value in values.items() if name not in knobs}
     try:
-        value = evaluate(node)
+        value = evaluate(node, fixed)
     except Unknown:
         return None
     return [value] if isinstance(value, int) and not isinstance(value, bool) else None

@@ -74,9 +74,11 @@ def read(data: bytes, *, what: str) -> Source:
     left: dict[str, str] = {}
     names: dict[str, ast.expr] = {}
     for name, node in _assignments(tree):
-        if bound[name] == 1 and name not in by_functions:
+        if node is not None and bound[name] == 1 and name not in by_functions:
             names[name] = node
-        if bound[name] > 1:
+        if node is None:
+            left[name] = "it shares its value with other names"
+        elif bound[name] > 1:
             left[name] = "it is bound more than once"
         elif name in by_functions:
             left[name] = "a function binds it"
@@ -175,8 +177,11 @@ def _parse(data: bytes, what: str) -> ast.Module:
         ) from None
 
 
-def _assignments(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
-    """NAME = VALUE at the top of the script, and at the top of `if __name__ == "__main__"`."""
+def _assignments(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
+    """NAME = VALUE at the top of the script, and at the top of `if __name__ == "__main__"`.
+
+    None stands for a value that several names share.
+    """
     for statement in tree.body:
         for one in _main_body(statement) or [statement]:
             match one:
@@ -184,6 +189,13 @@ def _assignments(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
                     yield name, value
                 case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                     yield name, value
+                case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)):
+                    paired = len(targets) == len(values)
+                    for i, target in enumerate(targets):
+                        if isinstance(target, ast.Name):
+                            yield target.id, values[i] if paired else None
+                case ast.Assign(targets=targets):
+                    yield from ((t.id, None) for t in targets if isinstance(t, ast.Name))
 
 
 def _main_body(statement: ast.stmt) -> list[ast.stmt]:

@@ -8,7 +8,7 @@ here, with the line. Nothing is run here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import re2
@@ -113,8 +113,16 @@ def _told(error: Exception) -> str:
     return first.decode(errors="replace") if isinstance(first, bytes) else str(first)
 
 
-def knob_of(name: str, part: KnobPart, known: Knob | None, lines: Lines) -> Knob:
-    """The knob that `part` describes, over what is `known` of it. Raises TaskError."""
+def knob_of(
+    name: str,
+    part: KnobPart,
+    known: Knob | None,
+    lines: Lines,
+    *,
+    fixed_default: KnobValue | None = None,
+) -> Knob:
+    """The knob that `part` describes, over what is `known` of it; `fixed_default` is the default
+    whatever the part says. Raises TaskError."""
 
     def wrong(field: str, why: str) -> TaskError:
         return lines.error(("knobs", name, field), why)
@@ -127,7 +135,7 @@ def knob_of(name: str, part: KnobPart, known: Knob | None, lines: Lines) -> Knob
     if kind is None:
         kind = "int" if isinstance(part.low, int) and isinstance(part.high, int) else "float"
     if kind == "choice":
-        return _choice(part, known, wrong)
+        return _choice(part, known, fixed_default, wrong)
     if part.choices:
         raise wrong("choices", f"only a choice has them, and this is of kind {kind}")
     low = part.low if part.low is not None else known.low if known else None
@@ -146,11 +154,12 @@ def knob_of(name: str, part: KnobPart, known: Knob | None, lines: Lines) -> Knob
     if kind == "power_of_two" and not _has_power(low, high):
         raise wrong("low", f"there is no power of two from {low:g} to {high:g}")
     middle = Knob(kind=kind, default=0, low=low, high=high, log=log)
-    default = part.default
+    default = fixed_default if fixed_default is not None else part.default
     if default is None:
         default = known.default if known else middle.at(0.5)
     if problem := middle.problem(default):
-        raise wrong("default" if part.default is not None else "low", f"the default {problem}")
+        given = [f for f in ("default", "low", "high", "kind") if getattr(part, f) is not None]
+        raise wrong(given[0] if given else "low", f"the default {problem}")
     return Knob(kind=kind, default=default, low=low, high=high, log=log)
 
 
@@ -158,7 +167,12 @@ def _has_power(low: float, high: float) -> bool:
     return high >= 1 and 2 ** (int(high).bit_length() - 1) >= low
 
 
-def _choice(part: KnobPart, known: Knob | None, wrong: Any) -> Knob:
+def _choice(
+    part: KnobPart,
+    known: Knob | None,
+    fixed_default: KnobValue | None,
+    wrong: Callable[[str, str], TaskError],
+) -> Knob:
     for field in ("low", "high", "log"):
         if getattr(part, field) is not None:
             raise wrong(field, "a choice has no bounds and no scale")
@@ -167,7 +181,7 @@ def _choice(part: KnobPart, known: Knob | None, wrong: Any) -> Knob:
         raise wrong("choices", "name at least two")
     if len({(type(c), c) for c in choices}) < len(choices):
         raise wrong("choices", "one of them is there twice")
-    default = part.default
+    default = fixed_default if fixed_default is not None else part.default
     if default is None:
         default = known.default if known else choices[0]
     knob = Knob(kind="choice", default=default, choices=choices)
@@ -184,8 +198,8 @@ def constraints_of(
     for number, part in enumerate(parts):
         for field, name in (("name", part.name), ("multiple_of", part.multiple_of)):
             knob = knobs.get(name)
-            if knob is None or knob.kind == "choice":
-                why = "is no knob here" if knob is None else "is a choice and no number"
+            if knob is None or any(isinstance(choice, str) for choice in knob.choices):
+                why = "is no knob here" if knob is None else "is a word and no number"
                 raise lines.error(("constraints", number, field), f"{name!r} {why}")
         found.append(Constraint(name=part.name, of=part.multiple_of, factor=part.factor))
     return tuple(found)

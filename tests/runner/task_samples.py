@@ -21,7 +21,12 @@ def _table(_folder: Path) -> Options:
     return {"surface": Path(__file__).parent / "surfaces" / "small.json.gz"}
 
 
+def _script(_folder: Path) -> Options:
+    return {"dir": Path(__file__).parent / "scripts" / "autoresearch"}
+
+
 SAMPLES: dict[str, Callable[[Path], Options]] = {
     "gpt": _gpt,
+    "script": _script,
     "table": _table,
 }

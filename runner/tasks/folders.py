@@ -1,0 +1,250 @@
+"""Copies of a person's folder for trials: bounded, verified, and never the folder itself.
+
+A `Snapshot` is taken once when a run begins; each trial gets a fresh copy of it, so that neither
+what a trial writes nor what a person edits meanwhile reaches the next trial. Links are resolved
+so that nothing in a copy leads back into the folder. It runs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.tasks.base import TaskError
+
+MAX_FILES = 20_000
+MAX_BYTES = 2 * 1024**3
+MAX_SHARED_FILES = 10_000
+CHUNK = 1024 * 1024
+# Neither part of what is measured nor small. A virtual environment is named by --command.
+LEFT_OUT = frozenset(
+    {".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__"}
+    | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", ".DS_Store"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One thing in a folder: a `file` (its SHA-256), a `folder`, or a `link` (its target)."""
+
+    kind: str
+    value: str = ""
+    executable: bool = False
+
+    def line(self) -> str:
+        """As text for a digest."""
+        return f"{self.kind}:{self.value}:{int(self.executable)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A folder as it was seen: its items by relative path, in order."""
+
+    root: Path
+    items: Mapping[str, Item]
+    shared: Mapping[str, str]  # paths that trials share, with a fingerprint of names and sizes
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """Everything as text, for digests and comparisons."""
+        return {path: item.line() for path, item in self.items.items()} | {
+            path: f"shared:{value}" for path, value in self.shared.items()
+        }
+
+
+def look(root: Path, *, share: Collection[str] = (), without: Collection[Path] = ()) -> Folder:
+    """See a folder: hash every file. `share` names paths that are too large to copy; `without`
+    are folders of ours that may lie within. Raises TaskError over the limits."""
+    if not root.is_dir():
+        raise TaskError(f"{root} is not a folder: give --dir the folder with the script")
+    root = root.resolve()
+    shared = {name: _shared(root, name) for name in share}
+    skipped = {*(p.resolve() for p in without), *(root / name for name in share)}
+    items: dict[str, Item] = {}
+    total = 0
+    for path in _walk(root, skipped):
+        relative = path.relative_to(root).as_posix()
+        try:
+            item, size = _item(path, root, MAX_BYTES - total)
+        except OSError as error:
+            raise TaskError(f"{path} can't be read: {error.strerror}") from None
+        items[relative] = item
+        total += size
+        if len(items) > MAX_FILES or total > MAX_BYTES:
+            raise TaskError(
+                f"{root} holds over {MAX_FILES} files or {MAX_BYTES // 1024**3} GiB, too much to "
+                "copy for every trial: name its large parts in `share:` of a space.yaml"
+            )
+    return Folder(root=root, items=items, shared=shared)
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The paths that differ between two folders' lines."""
+    return sorted(p for p in before.keys() | now.keys() if before.get(p) != now.get(p))
+
+
+def _walk(root: Path, skipped: Collection[Path]) -> Iterator[Path]:
+    def failed(error: OSError) -> None:
+        raise TaskError(f"{error.filename} can't be read: {error.strerror}")
+
+    for folder, names, files in os.walk(root, onerror=failed):
+        here = Path(folder)
+        kept = sorted(n for n in names if n not in LEFT_OUT and here / n not in skipped)
+        names[:] = [n for n in kept if not (here / n).is_symlink()]
+        linked = [n for n in kept if (here / n).is_symlink()]
+        for name in sorted([*files, *linked, *names]):
+            if name not in LEFT_OUT and here / name not in skipped:
+                yield here / name
+
+
+def _item(path: Path, root: Path, room: int) -> tuple[Item, int]:
+    """What is at `path`, and its size in bytes. A link to a file elsewhere is that file; a link
+    within the folder leads to the copy's own part; any other link is kept as it is."""
+    info = path.lstat()
+    if stat.S_ISLNK(info.st_mode):
+        target = path.resolve(strict=False)
+        if target.is_relative_to(root):
+            return Item(kind="link", value=os.path.relpath(target, path.parent)), 0
+        if not target.is_file():
+            return Item(kind="link", value=str(target)), 0
+        info = target.stat()
+    if stat.S_ISDIR(info.st_mode):
+        return Item(kind="folder"), 0
+    if not stat.S_ISREG(info.st_mode):
+        raise TaskError(f"{path} is neither a file nor a folder: move it out of there")
+    if info.st_size > room:
+        return Item(kind="file"), info.st_size  # over the limit: not worth reading
+    executable = bool(info.st_mode & stat.S_IXUSR)
+    return Item(kind="file", value=_sha256(path), executable=executable), info.st_size
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shared(root: Path, name: str) -> str:
+    """Names, sizes and times below a shared path, as one digest. Raises TaskError."""
+    path = root / name
+    inside = Path(os.path.normpath(path)).is_relative_to(root) and name not in ("", ".")
+    if Path(name).is_absolute() or not inside or not path.exists():
+        raise TaskError(f"share: {name!r} is nothing within {root}")
+    seen = hashlib.sha256()
+    files = [path]
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())[: MAX_SHARED_FILES + 1]
+    if len(files) > MAX_SHARED_FILES:
+        raise TaskError(f"share: {name!r} has over {MAX_SHARED_FILES} files: share its parts")
+    for file in files:
+        info = file.stat()
+        seen.update(f"{file.relative_to(path)}:{info.st_size}:{info.st_mtime_ns}\n".encode())
+    return seen.hexdigest()
+
+
+class Snapshot:
+    """A copy of a folder at `place`, from which trials get theirs."""
+
+    def __init__(self, folder: Folder, place: Path) -> None:
+        self.folder = folder
+        self.place = place
+
+    @property
+    def _manifest(self) -> Path:
+        return self.place.parent / f"{self.place.name}.json"
+
+    def check(self) -> bool:
+        """Whether an earlier start of the same run made the copy.
+
+        Raises TaskError where the folder is not what the run began with, naming what changed.
+        """
+        if not self._manifest.is_file():
+            return False
+        before = json.loads(self._manifest.read_text())
+        if different := changes(before, self.folder.lines):
+            named = ", ".join(different[:5]) + (" and more" if len(different) > 5 else "")
+            raise TaskError(
+                f"{self.folder.root} is not what this run began with: {named} changed. Put it "
+                "back, or start another run with another --out"
+            )
+        return True
+
+    def take(self) -> None:
+        """Make the copy if it is not there. Raises TaskError as `check` does."""
+        if self.check():
+            return
+        self.place.parent.mkdir(parents=True, exist_ok=True)
+        discard(self.place)
+        copy(self.folder, self.folder.root, self.place)
+        written = self._manifest.with_suffix(".tmp")
+        written.write_text(json.dumps(self.folder.lines, indent=0))
+        written.replace(self._manifest)
+
+    def fresh(self, target: Path) -> None:
+        """A copy for one trial. Raises Changed where the snapshot or a shared path is not what
+        it was."""
+        copy(self.folder, self.place, target)
+
+    def check_shared(self) -> None:
+        """Raises Changed where a shared path is not what it was when the run began."""
+        for name, before in self.folder.shared.items():
+            if _shared(self.folder.root, name) != before:
+                raise Changed(
+                    f"the shared {name} changed while trials ran: trials can't be compared"
+                )
+
+
+class Changed(RuntimeError):
+    """What trials are made of is not what it was; the message says what."""
+
+
+def copy(folder: Folder, source: Path, target: Path) -> None:
+    """Copy `folder`, as it was seen, from `source` (it, or a copy of it) to a new `target`.
+
+    Raises Changed where a file there is not the one that was seen, and OSError.
+    """
+    target.mkdir(parents=True)
+    for name, item in folder.items.items():
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if item.kind == "folder":
+            place.mkdir(exist_ok=True)
+        elif item.kind == "link":
+            place.symlink_to(item.value)
+        else:
+            _copy_file(source / name, place, item)
+    for name in folder.shared:
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(folder.root / name)
+
+
+def _copy_file(source: Path, place: Path, item: Item) -> None:
+    seen = hashlib.sha256()
+    with source.open("rb") as old, place.open("xb") as new:
+        while data := old.read(CHUNK):
+            seen.update(data)
+            new.write(data)
+    if seen.hexdigest() != item.value:
+        raise Changed(f"{source} changed since the run began: put it back, or start another run")
+    place.chmod(0o755 if item.executable else 0o644)
+
+
+def discard(folder: Path) -> None:
+    """Remove a copy, whatever a trial made of its permissions. Links are never followed."""
+
+    def again(function: Callable[[str], object], path: str, _error: object) -> None:
+        Path(path).parent.chmod(0o700)
+        if not Path(path).is_symlink():
+            Path(path).chmod(0o700)
+        function(path)
+
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder, onerror=again)
