@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
+from runner.baseline import BaselineFailed
 from runner.borders import BudgetExceeded, PriorError
-from runner.foreign import Foreign, ForeignError, read_foreign
+from runner.foreign import ForeignError, read_foreign
 from runner.prompting import PromptError
 from runner.recipe import RecipeError, read_recipe
 from runner.store import JournalError
@@ -23,7 +25,7 @@ from runner.tasks import TaskError
 from runner.tasks.base import ROOT
 from sandbox.errors import InfrastructureError
 
-FAILED, USAGE, BUDGET, PRIOR, SANDBOX, STOPPED = 1, 2, 4, 5, 6, 143
+FAILED, USAGE, BUDGET, PRIOR, SANDBOX, BASELINE, STOPPED = 1, 2, 4, 5, 6, 7, 143
 RECIPE = ROOT / "runner" / "surfaces" / "gpt-cpu.recipe.json"
 Say = Callable[[str], None]
 
@@ -92,43 +94,48 @@ def _add_import(app: typer.Typer, say: Say) -> None:
             raise typer.Exit(FAILED)
 
 
+ArmsOut = Annotated[Path, typer.Option(help="The ablation's folder; what is there goes on.")]
+Letters = Annotated[str, typer.Option(help="Which, in this order.")]
+Trials = Annotated[int, typer.Option(help="Trainings of each arm in a repeat.")]
+Repeats = Annotated[int, typer.Option(help="Repeats, each with a seed of its own.")]
+Seed = Annotated[int, typer.Option(help="All randomness derives from it.")]
+Every = Annotated[int, typer.Option(help="Arms C and D: draft after every so many trials.")]
+First = Annotated[bool, typer.Option("--level2-first", help="C and D: draft before trial 1 too.")]
+Keep = Annotated[float, typer.Option(help="Keep gains above so many sigmas; 0: any gain.")]
+Confirm = Annotated[int, typer.Option(help="Trainings to confirm a smaller gain; they count.")]
+Target = Annotated[
+    float | None, typer.Option(help="A metric to reach. Default: a sigma from a known optimum.")
+]
+Beside = Annotated[list[Path] | None, typer.Option(help="A foreign trace to show. Repeatable.")]
+PriorName = Annotated[str, typer.Option(help="Level 1: `habit` or `openai`.")]
+GeneratorName = Annotated[str, typer.Option(help="Level 2: `catalog` or `openai`.")]
+Url = Annotated[str, typer.Option(help="The OpenAI-compatible endpoint.")]
+Model = Annotated[str, typer.Option(help="The language model's name there.")]
+Sandbox = Annotated[str, typer.Option(help="Where mechanisms are screened and run.")]
+
+
 def _add_arms(app: typer.Typer, say: Say, catch_signals: Callable[[], None]) -> None:
     @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
     def arms(
         context: typer.Context,
         *,
         task: Annotated[str, typer.Option(help="What to search on; `tasks` lists them.")],
-        out: Annotated[Path, typer.Option(help="The ablation's folder; what is there goes on.")],
-        arms: Annotated[str, typer.Option(help="Which, in this order.")] = "A,B,C,D,R,P,T,G,E,S,U",
-        trials: Annotated[int, typer.Option(help="Trainings of each arm in a repeat.")] = 30,
-        repeats: Annotated[int, typer.Option(help="Repeats, each with a seed of its own.")] = 10,
-        seed: Annotated[int, typer.Option(help="All randomness derives from it.")] = 0,
-        level2_every: Annotated[
-            int, typer.Option(help="Arms C and D: draft after every so many trials.")
-        ] = 10,
-        level2_first: Annotated[
-            bool, typer.Option("--level2-first", help="Arms C and D: draft before trial 1 too.")
-        ] = False,
-        keep_sigma: Annotated[
-            float, typer.Option(help="Keep gains above so many sigmas; 0: any gain.")
-        ] = 2.0,
-        confirmations: Annotated[
-            int, typer.Option(help="Trainings to confirm a smaller gain; they count.")
-        ] = 1,
-        target: Annotated[
-            float | None,
-            typer.Option(help="A metric to reach. Default: one sigma from a known optimum."),
-        ] = None,
-        beside: Annotated[
-            list[Path] | None, typer.Option(help="A foreign trace to show beside. Repeatable.")
-        ] = None,
-        prior: Annotated[str, typer.Option(help="Level 1: `habit` or `openai`.")] = "habit",
-        generator: Annotated[str, typer.Option(help="Level 2: `catalog` or `openai`.")] = "catalog",
-        base_url: Annotated[str, typer.Option(help="The OpenAI-compatible endpoint.")] = "",
-        model: Annotated[str, typer.Option(help="The language model's name there.")] = "",
-        sandbox: Annotated[
-            str, typer.Option(help="Where mechanisms are screened and run.")
-        ] = "bubblewrap",
+        out: ArmsOut,
+        arms: Letters = "A,B,C,D,R,P,T,G,E,S,U",
+        trials: Trials = 30,
+        repeats: Repeats = 10,
+        seed: Seed = 0,
+        level2_every: Every = 10,
+        level2_first: First = False,
+        keep_sigma: Keep = 2.0,
+        confirmations: Confirm = 1,
+        target: Target = None,
+        beside: Beside = None,
+        prior: PriorName = "habit",
+        generator: GeneratorName = "catalog",
+        base_url: Url = "",
+        model: Model = "",
+        sandbox: Sandbox = "bubblewrap",
     ) -> None:
         """Compare: A Level 1, B with 1.5, C with 1.5 and 2, D with 2, R restarted, P a placebo,
         T TPE, G GP, E CMA-ES, S batch line search then TPE, U random.
@@ -138,56 +145,57 @@ def _add_arms(app: typer.Typer, say: Say, catch_signals: Callable[[], None]) -> 
         at any time, even with kill -9: the same command goes on. On a recorded surface (`--task
         table`) the same seeds give the same files.
         """
-        from runner.arms.command import ArmsSettings, run_arms  # noqa: PLC0415
-        from runner.arms.spec import ArmsError  # noqa: PLC0415
-
+        given = {name: value for name, value in locals().items() if name in _OF_ARMS | _OF_RUN}
         catch_signals()
-        try:
-            settings = ArmsSettings.model_validate(
-                {
-                    "run": {
-                        "task": task,
-                        "task_options": tuple(context.args),
-                        "trials": trials,
-                        "out": out,
-                        "prior": prior,
-                        "generator": generator,
-                        "level2_every": level2_every,
-                        "base_url": base_url,
-                        "model": model,
-                    },
-                    "arms": arms,
-                    "repeats": repeats,
-                    "seed": seed,
-                    "level2_first": level2_first,
-                    "keep_sigma": keep_sigma,
-                    "confirmations": confirmations,
-                    "target": target,
-                    "sandbox": sandbox,
-                }
-            )
-            run_arms(settings, beside=_beside(beside or []), say=say)
-        except ValidationError as error:
-            for problem in error.errors():
-                where = "-".join(str(part).replace("_", "-") for part in problem["loc"][-1:])
-                say(f"--{where}: {problem['msg']}" if where else str(problem["msg"]))
-            raise typer.Exit(USAGE) from None
-        except (ArmsError, TaskError, JournalError, ForeignError, PromptError) as error:
-            say(f"ERROR: {error}")
-            raise typer.Exit(USAGE) from None
-        except BudgetExceeded as error:
-            say(f"PAUSED, the language model's cap is reached: {error}")
-            raise typer.Exit(BUDGET) from None
-        except PriorError as error:
-            say(f"PAUSED, the prior gives nothing usable: {error}")
-            raise typer.Exit(PRIOR) from None
-        except InfrastructureError as error:
-            say(f"PAUSED, the sandbox can't be used: {error}")
-            raise typer.Exit(SANDBOX) from None
-        except StopRequested:
-            say("stopped; the same command goes on from here")
-            raise typer.Exit(STOPPED) from None
+        with _told(say):
+            run = {name: value for name, value in given.items() if name in _OF_RUN}
+            own = {name: value for name, value in given.items() if name in _OF_ARMS}
+            run["task_options"] = tuple(context.args)
+            _arms({**own, "run": run}, beside or [], say)
 
 
-def _beside(paths: list[Path]) -> tuple[Foreign, ...]:
-    return tuple(read_foreign(path) for path in paths)
+_OF_RUN = frozenset({"task", "out", "trials", "level2_every"}) | frozenset(
+    {"prior", "generator", "base_url", "model"}
+)
+_OF_ARMS = frozenset({"arms", "repeats", "seed", "level2_first", "keep_sigma"}) | frozenset(
+    {"confirmations", "target", "sandbox"}
+)
+
+
+def _arms(given: Mapping[str, Any], beside: list[Path], say: Say) -> None:
+    from runner.arms.command import ArmsSettings, run_arms  # noqa: PLC0415 - numpy, scipy
+
+    settings = ArmsSettings.model_validate(given)
+    run_arms(settings, beside=tuple(read_foreign(path) for path in beside), say=say)
+
+
+@contextmanager
+def _told(say: Say) -> Iterator[None]:
+    """Turns every way to end into a line and an exit code."""
+    from runner.arms.spec import ArmsError  # noqa: PLC0415
+
+    try:
+        yield
+    except ValidationError as error:
+        for problem in error.errors():
+            where = "-".join(str(part).replace("_", "-") for part in problem["loc"][-1:])
+            say(f"--{where}: {problem['msg']}" if where else str(problem["msg"]))
+        raise typer.Exit(USAGE) from None
+    except (ArmsError, TaskError, JournalError, ForeignError, PromptError) as error:
+        say(f"ERROR: {error}")
+        raise typer.Exit(USAGE) from None
+    except BudgetExceeded as error:
+        say(f"PAUSED, the language model's cap is reached: {error}")
+        raise typer.Exit(BUDGET) from None
+    except PriorError as error:
+        say(f"PAUSED, the prior gives nothing usable: {error}")
+        raise typer.Exit(PRIOR) from None
+    except BaselineFailed as error:
+        say(f"FAILED: {error}")
+        raise typer.Exit(BASELINE) from None
+    except InfrastructureError as error:
+        say(f"PAUSED, the sandbox can't be used: {error}")
+        raise typer.Exit(SANDBOX) from None
+    except StopRequested:
+        say("stopped; the same command goes on from here")
+        raise typer.Exit(STOPPED) from None

@@ -48,5 +48,6 @@ def since_restart(view: View, every: int) -> View:
 def _as_seen(trial: Trial, best: Trial, *, kept: bool) -> Trial:
     """The trial with its changes against what was best since the restart."""
     changes = {n: v for n, v in trial.config.items() if v != best.config.get(n)}
-    status = "failed" if trial.metric is None else "kept" if kept else "discarded"
-    return replace(trial, changes=changes, status=status)
+    if trial.metric is None:
+        return replace(trial, changes=changes, status="failed")
+    return replace(trial, changes=changes, status="kept" if kept else "discarded")

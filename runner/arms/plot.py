@@ -45,8 +45,14 @@ def write_curves(
         raise ArmsError(
             "the plots need matplotlib: pip install -c constraints.txt 'escapement[arms]'"
         ) from None
-    settings = {"svg.hashsalt": "escapement", "svg.fonttype": "path", "font.family": "DejaVu Sans"}
-    with mpl.rc_context({**mpl.rcParamsDefault, **settings, "backend": "agg"}):
+    settings: Any = {
+        "svg.hashsalt": "escapement",
+        "svg.fonttype": "path",
+        "font.family": "DejaVu Sans",
+    }
+    with mpl.rc_context():
+        mpl.rcdefaults()  # whatever a person has set at home
+        mpl.rcParams.update(settings)
         wide = bool(beside)
         figure = Figure(figsize=(SIZE_INCHES[0] * (1.6 if wide else 1.0), SIZE_INCHES[1]))
         axes = figure.subplots(1, 2 if wide else 1, squeeze=False)[0]
