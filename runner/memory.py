@@ -145,7 +145,7 @@ def _earlier(source: str, run: MemoryRun, host: Host) -> EarlierRun:
 def in_folder(folder: Path, *, task_digest: str, run_id: str) -> tuple[list[MemoryRun], int]:
     """Other runs of the task below `folder`, newest first, and how many folders with a journal
     could not be read (another version's, or broken)."""
-    paths = [p for p in folder.glob(f"*/{DATABASE}") if p.is_file() and not p.is_symlink()]
+    paths = [p for p in folder.glob(f"*/{DATABASE}") if p.is_file() and not _linked(p)]
     paths.sort(key=lambda p: p.stat().st_mtime, reverse=True)
     found, skipped = [], 0
     for path in paths[:MAX_FOLDERS]:
@@ -158,6 +158,11 @@ def in_folder(folder: Path, *, task_digest: str, run_id: str) -> tuple[list[Memo
             found.append(run)
     found.sort(key=lambda run: run.started_at, reverse=True)
     return found[:MEMORY_RUNS], skipped
+
+
+def _linked(path: Path) -> bool:
+    """Whether it is somewhere else as well: a run counts once."""
+    return path.is_symlink() or path.parent.is_symlink()
 
 
 def _read(path: Path, *, task_digest: str) -> MemoryRun | None:

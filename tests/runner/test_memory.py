@@ -1,0 +1,168 @@
+"""Memory: other runs of the same task are found, labelled, bounded, kept over restarts; none of it
+gets into this run's own trace."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.journal import Journal
+from runner.local import Local
+from runner.measurements import Host, Measurements
+from runner.memory import Remembered, host_of, in_folder, remember, selected
+from runner.platform_client import Unreachable
+from runner.protocol import MEMORY_TRIALS, Memory, MemoryRun
+from runner.search import Plan, Search
+from runner.store import DATABASE, JournalError
+from tests.runner.surface import SurfaceTask, WalkPrior
+
+HERE = Host(key="1" * 64, label="here")
+THERE = Host(key="2" * 64, label="there")
+
+
+def run_in(folder: Path, *, host: Host = HERE, seed: int = 1, trials: int = 3) -> str:
+    """A whole run; its id."""
+    journal, task = Journal(folder), SurfaceTask()
+    journal.identify(task=task.name, task_digest=task.digest, seed=seed)
+    Measurements(journal).set_host(host)
+    Search(
+        journal=journal,
+        task=task,
+        prior=WalkPrior(),
+        control=Local(journal),
+        plan=Plan(trials=trials),
+        say=lambda _: None,
+    ).run()
+    run_id = journal.run_id
+    journal.close()
+    return run_id
+
+
+def begun(folder: Path, task: Any = None) -> Journal:
+    journal, task = Journal(folder), task or SurfaceTask()
+    journal.identify(task=task.name, task_digest=task.digest, seed=9)
+    return journal
+
+
+def asked(journal: Journal, folder: Path | None, ask: Any = None) -> Remembered:
+    return remember(
+        journal,
+        task_digest=SurfaceTask.digest,
+        host=HERE,
+        folder=folder,
+        ask_platform=ask,
+        unreachable=(Unreachable,),
+    )
+
+
+def a_run(**more: Any) -> MemoryRun:
+    return MemoryRun(
+        **{
+            "run_id": str(uuid.uuid4()),
+            "runner": "gpu-2",
+            "host_key": HERE.key,
+            "host": "elsewhere",
+            "started_at": datetime(2026, 1, 1, tzinfo=UTC),
+            "metric": "loss",
+            "minimize": True,
+            "sigma": 0.1,
+            "baseline": [1.0, 2.0],
+            "trials_in_all": 1,
+            **more,
+        }
+    )
+
+
+def test_runs_beside_are_found_and_labelled(tmp_path: Path) -> None:
+    one = run_in(tmp_path / "one")
+    two = run_in(tmp_path / "two", host=THERE, seed=2)
+    found = asked(begun(tmp_path / "mine"), tmp_path)
+    assert [(r.run_id, r.same_host, r.host) for r in found.runs] == [
+        (two, False, "there"),
+        (one, True, "here"),
+    ]
+    assert [len(r.trials) for r in found.runs] == [4, 4]
+    assert found.runs[0].trials[0].measurements == 3
+    assert [b.run_id for b in found.baselines] == [one]  # noise of another host is not ours
+    assert "2 run(s)" in found.told
+
+
+def test_another_task_is_not_remembered_and_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
+    run_in(tmp_path / "one")
+    with sqlite3.connect(tmp_path / "one" / DATABASE) as db:
+        identity = json.loads(
+            db.execute("SELECT value FROM meta WHERE key='identity'").fetchone()[0]
+        )
+        identity["task_digest"] = "6" * 64
+        db.execute("UPDATE meta SET value=? WHERE key='identity'", (json.dumps(identity),))
+    for name, content in (("broken", b"no database"), ("empty", b"")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / DATABASE).write_bytes(content)
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    found, skipped = in_folder(tmp_path, task_digest=SurfaceTask.digest, run_id="x")
+    assert (found, skipped) == ([], 2)
+
+
+def test_the_platform_is_asked_and_a_run_counts_once(tmp_path: Path) -> None:
+    one = run_in(tmp_path / "one")
+    other = a_run()
+    journal = begun(tmp_path / "mine")
+    own = a_run(run_id=journal.run_id)
+    found = asked(journal, tmp_path, lambda: Memory(runs=[a_run(run_id=one), other, own]))
+    assert [(r.run_id, r.source) for r in found.runs] == [
+        (one, "folder"),
+        (other.run_id, "platform"),
+    ]
+    assert {b.metrics for b in found.baselines} >= {(1.0, 2.0)}
+
+
+def test_what_was_found_stays_and_what_was_out_of_reach_is_asked_again(tmp_path: Path) -> None:
+    def down() -> Memory:
+        raise Unreachable("nobody answers")
+
+    journal = begun(tmp_path / "mine")
+    assert "could not be asked: nobody answers" in asked(journal, tmp_path, down).told
+    first = a_run()
+    assert len(asked(journal, tmp_path, lambda: Memory(runs=[first])).runs) == 1
+    run_in(tmp_path / "later")
+    again = asked(journal, tmp_path, down)  # a resumed run goes on with the same
+    assert [r.run_id for r in again.runs] == [first.run_id]
+
+
+def test_without_memory_nothing_is_looked_at(tmp_path: Path) -> None:
+    run_in(tmp_path / "one")
+    assert asked(begun(tmp_path / "mine"), None) == Remembered()
+
+
+def test_a_run_goes_on_where_it_was_measured_and_nowhere_else(tmp_path: Path) -> None:
+    measurements = Measurements(begun(tmp_path))
+    measurements.set_host(HERE)
+    measurements.set_host(HERE)
+    with pytest.raises(JournalError, match="measured on here, this is there"):
+        measurements.set_host(THERE)
+    facts = {"cpu": "c", "cores": 2}
+    one = host_of(facts, parallel=1)
+    assert one == host_of(dict(facts), parallel=1)
+    assert one.key != host_of(facts, parallel=2).key
+    assert "cores 2" in one.label
+
+
+@given(st.lists(st.sampled_from(["kept", "discarded", "failed"]), max_size=300))
+def test_a_selection_is_bounded_and_keeps_what_was_kept(statuses: list[str]) -> None:
+    rows = [SimpleNamespace(number=0, status="kept")]
+    rows += [SimpleNamespace(number=i, status=s) for i, s in enumerate(statuses, start=1)]
+    chosen = selected(rows)
+    assert len(chosen) == min(len(rows), MEMORY_TRIALS)
+    assert chosen[0].number == 0
+    assert [r.number for r in chosen] == sorted({r.number for r in chosen})
+    kept = sum(r.status == "kept" for r in rows)
+    assert sum(r.status == "kept" for r in chosen) == min(kept, MEMORY_TRIALS)
