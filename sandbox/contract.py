@@ -14,8 +14,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from sandbox.endurance import endure
 from sandbox.errors import MechanismFailure, Rule
-from sandbox.judging import failure_finding, own_faults, seed_of
+from sandbox.judging import Fault, failure_finding, own_faults, seed_of
 from sandbox.mechanism import Trial, View
 from sandbox.report import CheckResult, Finding, Outcome, Severity
 from sandbox.scripted_prior import Mood, ScriptedPrior
@@ -127,6 +128,10 @@ class Record:
         )
         self.findings.setdefault((rule, message), finding)
 
+    def outlasted(self, fault: Fault, where: str) -> None:
+        """A fault that came late."""
+        self.say(fault.rule, f"{fault.message} (at {where})")
+
 
 def check(
     first: ContractHost,
@@ -153,6 +158,9 @@ def check(
             reload()
             _Run(script, first, record, progress).play(0, len(script.steps))
         _judge_candidates(record)
+        if not _failed(record):
+            reload()
+            endure(first, report=record.outlasted, progress=progress)
         if not _failed(record):
             _repeat(
                 fresh,

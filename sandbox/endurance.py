@@ -1,0 +1,106 @@
+"""Whether a mechanism goes on as it began: many calls of one instance, then long traces.
+
+A part of the check `contract`, on a worker that it has used already. What waits for its hundredth
+call or for a long trace before it misbehaves shows here, if it waits no longer than this; what
+waits longer meets the limits of the runner, as anything does that is live. Slow mechanisms get
+fewer calls, and that is no fault.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+
+from sandbox.errors import MechanismFailure
+from sandbox.judging import Fault, Host, own_faults, seed_of
+from sandbox.mechanism import Trial, View
+from sandbox.scripted_prior import ScriptedPrior
+from sandbox.surface import RATES, Search, view_of
+
+MANY_CALLS = 150
+MANY_SECONDS = 3.0  # of the clock, for those calls
+SHORT_TRACE = 12
+LONG_TRACES = (60, 220, 600)
+QUICK_SECONDS = 0.5  # slower than this at one length: the next one is left out
+NAME = "endurance"
+RULE = "CONSTRAINT"  # between knobs: it may be broken now and then, and is counted elsewhere
+
+
+Report = Callable[[Fault, str], None]
+"""Takes up a fault, and after how many calls or trials it came."""
+
+
+def endure(
+    host: Host,
+    *,
+    report: Report,
+    progress: Callable[[], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Raises MechanismFailure, with the place in its detail `hook`; stops at the first fault."""
+    began = clock()
+    for number in range(1, MANY_CALLS + 1):
+        if clock() - began > MANY_SECONDS:
+            break
+        progress()
+        if _once(host, SHORT_TRACE, number, report):
+            return
+    for length in LONG_TRACES:
+        progress()
+        began = clock()
+        if _once(host, length, 1, report) or clock() - began > QUICK_SECONDS:
+            return
+
+
+def _once(host: Host, length: int, number: int, report: Report) -> bool:
+    """One step; whether there was a fault."""
+    where = f"call {number}" if length == SHORT_TRACE else f"a trace of {length} trials"
+    trials = _trials(length)
+    bare = view_of(RATES.space, trials)
+    prior = ScriptedPrior(bare, seed=f"{NAME}/{number}")
+    view = view_of(RATES.space, trials, prior=prior)
+    seed = seed_of(NAME, length, number)
+    faults: list[Fault] = []
+    try:
+        for candidate in host.propose(view, 1, seed=seed):
+            faults += [f for f in own_faults(candidate, bare, prior.answers) if f.rule != RULE]
+        if number == 1:
+            host.accept(_next(trials), bare, seed=seed)
+            host.observe(_next(trials), bare, seed=seed)
+    except MechanismFailure as failure:
+        failure.detail["hook"] = f"{failure.detail.get('hook') or 'propose'}, {where}"
+        raise
+    for fault in faults:
+        report(fault, where)
+    return bool(faults)
+
+
+@cache
+def _trials(length: int) -> tuple[Trial, ...]:
+    """A trace as plain Level 1 would leave it; made once, it is only data."""
+    search = Search(surface=RATES)
+    while len(search.trials) < length:
+        view = search.view()
+        for candidate in ScriptedPrior(view, seed=NAME).null_answer(1):
+            trial = search.attempt(candidate)
+            better = trial.metric is not None and view.better(trial.metric, _best(view))
+            search.finish(trial, keep=better)
+    return tuple(search.trials)
+
+
+def _best(view: View) -> float:
+    return view.best.metric if view.best.metric is not None else float("inf")
+
+
+def _next(trials: tuple[Trial, ...]) -> Trial:
+    """One more trial, of no particular merit."""
+    last = trials[-1]
+    return Trial(
+        number=len(trials),
+        config=last.config,
+        changes=last.changes,
+        metric=trials[0].metric,
+        status="discarded",
+        seconds=last.seconds,
+    )
