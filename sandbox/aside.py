@@ -87,5 +87,11 @@ class _Tracked:
         with self._lock:
             self._stopped = True
             channels = list(self._channels)
+        failed: list[InfrastructureError] = []
         for channel in channels:
-            channel.kill()
+            try:
+                channel.kill()
+            except InfrastructureError as error:  # the others are to end all the same
+                failed.append(error)
+        if failed:
+            raise failed[0]

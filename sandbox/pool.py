@@ -59,6 +59,10 @@ class WarmChannel:
             raise WorkerGone
         self._channel.exchange(data, sink=sink, done=done, deadline=deadline)
 
+    def require_way(self) -> None:
+        """As the worker's own."""
+        self._channel.require_way()
+
     def exit(self) -> Exit:
         """As the worker's own."""
         return self._channel.exit()

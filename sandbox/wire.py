@@ -147,6 +147,7 @@ class WorkerCalls:
             reply = protocol.decode(body[0])
         except TimeoutError:
             self.spent_seconds += time.monotonic() - began
+            self._require_way()
             raise self.fatal(Rule.TIMEOUT, f"no answer within {seconds:.1f} s") from None
         except WorkerGone:
             self.spent_seconds += time.monotonic() - began
@@ -161,6 +162,14 @@ class WorkerCalls:
         if self._reader.pending:
             raise self.fatal(Rule.PROTOCOL_ERROR, "more bytes than one answer")
         return reply, took
+
+    def _require_way(self) -> None:
+        """Silence counts against the worker only while its engine answers."""
+        try:
+            self._channel.require_way()
+        except InfrastructureError:
+            self._closed = True  # an answer may still come, to a question that nobody asks now
+            raise
 
     def _drain(self) -> None:
         """Take in what is still coming, until a moment passes without any."""

@@ -18,11 +18,13 @@ from django_tasks import task
 from django_tasks.base import TaskResultStatus
 from django_tasks_db.models import DBTaskResult
 
-from proposals import branches, screenings
+from proposals import branches, hooks, operators, screenings
 from proposals.acts import Denied
 from proposals.models import Screening
+from sandbox import reaper
 from sandbox.backends import get_backend
 from sandbox.backends.base import Backend
+from sandbox.errors import InfrastructureError
 from sandbox.pool import WarmBackend
 from sandbox.report import Draft
 from sandbox.screen import screen
@@ -43,6 +45,7 @@ class Workers:
     def backend(self) -> Backend:
         """The sandbox of now: another image or engine makes another pool. Raises
         InfrastructureError where no engine answers."""
+        hooks.require_lock()
         found = get_backend(settings.SANDBOX_BACKEND)
         if not self.keep_ready:
             return found
@@ -76,7 +79,7 @@ def look(screening_id: int) -> str:
         report = screen(
             draft_of(screening),
             backend=workers.backend(),
-            library=library_of(screening),
+            library=library_of(),
             progress=lambda words: _progress(screening_id, words),
             cancelled=lambda: _cancelled(screening_id),
         )
@@ -87,9 +90,15 @@ def look(screening_id: int) -> str:
             return "cancelled"
         return screenings.finish(screening_id, report).outcome
     except Exception as error:
-        if _cancelled(screening_id) and not stopping.is_set():
+        if stopping.is_set():  # whatever broke on the way out is no word about the draft
+            words = "the worker was stopped"
+            return screenings.could_not_look(screening_id, words, given_back=True).outcome
+        if _cancelled(screening_id):
             return "cancelled"
-        log.exception("screening %s could not look", screening_id)
+        if isinstance(error, InfrastructureError):
+            log.error("screening %s could not look: %s", screening_id, error)
+        else:
+            log.exception("screening %s could not look", screening_id)
         return screenings.could_not_look(screening_id, f"{type(error).__name__}: {error}").outcome
 
 
@@ -104,10 +113,10 @@ def draft_of(screening: Screening) -> Draft:
     return draft
 
 
-def library_of(screening: Screening) -> dict[str, bytes]:
-    """The mechanisms of the base, by name."""
-    library = branches.living().library(screening.proposal.base_commit)
-    return {name: operator.source for name, operator in library.items()}
+def library_of() -> dict[str, bytes]:
+    """The approved operators that count, by name."""
+    good, _ = operators.approved()
+    return {name: operator.source for name, operator in good.items()}
 
 
 def _progress(screening_id: int, words: str) -> None:
@@ -132,6 +141,25 @@ def enqueue(*, screening_id: int, delay_seconds: int = 0, **_: Any) -> None:
         look.using(run_after=later).enqueue(screening_id)
     else:
         look.enqueue(screening_id)
+
+
+def give_up_dead() -> int:
+    """Looks whose worker was a process of this machine and is dead: take them up again at once,
+    without waiting for a silence. Which process had it is what the task's worker id says."""
+    held = DBTaskResult.objects.filter(
+        task_path=look.module_path, status=TaskResultStatus.RUNNING
+    ).order_by("started_at")
+    done = 0
+    for row in held:
+        if not row.worker_ids or not reaper.is_orphan(row.worker_ids[-1], running=False):
+            continue
+        row.set_failed(InfrastructureError("the worker that had it died"))
+        screening_id = row.args_kwargs["args"][0]
+        phase = Screening.Phase.RUNNING
+        if Screening.objects.filter(pk=screening_id, phase=phase).exists():
+            screenings.could_not_look(screening_id, "the worker that looked died")
+            done += 1
+    return done
 
 
 def enqueue_lost() -> int:

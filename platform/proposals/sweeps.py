@@ -111,6 +111,7 @@ SWEEPS: tuple[tuple[str, Callable[[], int], float], ...] = (
     ("guarded mode", autonomy.consider_all, 2.0),
     ("canaries", canary.judge_canaries, 3.0),
     ("stale evidence", rescreen_stale, 3.0),
+    ("dead workers", screening.give_up_dead, 5.0),
     ("silent workers", screenings.give_up_silent, 10.0),
     ("lost tasks", screening.enqueue_lost, 10.0),
     ("expiry", expire, 20.0),
@@ -118,6 +119,12 @@ SWEEPS: tuple[tuple[str, Callable[[], int], float], ...] = (
     ("sign of life", sign_of_life, 10.0),
     ("container reaper", reap, 60.0),
 )
+
+
+def add(name: str, sweep: Callable[[], int], seconds: float) -> None:
+    """Another app's sweep; once for each name."""
+    global SWEEPS  # noqa: PLW0603 - registered while the apps start, never later
+    SWEEPS = (*(s for s in SWEEPS if s[0] != name), (name, sweep, seconds))
 
 
 def run_all() -> dict[str, int]:

@@ -77,6 +77,10 @@ class Channel(Protocol):
         `sink` raises.
         """
 
+    def require_way(self) -> None:
+        """Raise InfrastructureError unless what carries the bytes answers now: the silence of a
+        hung engine is not the worker's."""
+
     def exit(self) -> Exit:
         """How the worker ended; waits shortly for the engine to notice."""
 

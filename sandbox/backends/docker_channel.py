@@ -99,6 +99,11 @@ class DockerChannel:
             sink(_STREAMS[which], bytes(self._buffer[_HEADER.size : end]))
             del self._buffer[:end]
 
+    def require_way(self) -> None:
+        """The engine copies each byte: while it does not answer, nobody knows of the worker."""
+        if self._state()["Paused"]:
+            raise InfrastructureError("Somebody paused a sandbox worker: `docker ps`.")
+
     def exit(self) -> Exit:
         """Wait until the engine knows the end; it may learn of an OOM kill a moment later."""
         deadline = time.monotonic() + EXIT_SECONDS
@@ -118,13 +123,22 @@ class DockerChannel:
             return state
 
     def kill(self) -> None:
-        """End the worker, from any thread; the one who talks to it reads the stream's end."""
-        with engine.engine_errors("ending a sandbox worker"):
-            try:
-                self._client.kill(self._container)
-            except APIError as error:
-                if error.status_code not in (404, 409):  # it is gone, or has ended
-                    raise
+        """End the worker, from any thread; the one who talks to it reads the stream's end. Where
+        the engine does not do it, at least nobody waits for its answers any longer."""
+        try:
+            with engine.engine_errors("ending a sandbox worker"):
+                self._kill()
+        except InfrastructureError:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            raise
+
+    def _kill(self) -> None:
+        try:
+            self._client.kill(self._container)
+        except APIError as error:
+            if error.status_code not in (404, 409):  # it is gone, or has ended
+                raise
 
     def close(self) -> None:
         """Hang up first: the engine's kill waits for an attached stream that nobody reads."""

@@ -37,6 +37,10 @@ def engine_errors(doing: str) -> Iterator[None]:
     """Turn every error of the engine or of the way to it into InfrastructureError."""
     try:
         yield
+    except ImageNotFound as error:
+        raise InfrastructureError(
+            f"The sandbox image vanished from the engine ({doing}). Run: python -m sandbox image"
+        ) from error
     except APIError as error:
         raise InfrastructureError(
             f"The Docker engine refused while {doing}: {error.explanation or error}"

@@ -100,6 +100,9 @@ class ProcessChannel:
             while data := os.read(self._err.fileno(), READ_BYTES):
                 sink(Stream.ERR, data)
 
+    def require_way(self) -> None:
+        """Pipes of this machine: there is nothing between us and the worker."""
+
     def exit(self) -> Exit:
         """Wait until the process is gone, then ask the kernel whether it was for memory."""
         try:

@@ -16,10 +16,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections, connections
-from django.utils.crypto import get_random_string
 from django_tasks_db.management.commands.db_worker import Worker
 
 from proposals import screening, sweeps
+from sandbox import reaper
 
 log = logging.getLogger("escapement.work")
 MAX_FAILURES = 5
@@ -91,7 +91,7 @@ class Command(BaseCommand):
             backend_name="default",
             startup_delay=False,
             max_tasks=None,
-            worker_id=get_random_string(32),
+            worker_id=reaper.me(),
             excluded_queue_names=[],
         )
         worker.configure_signals()
