@@ -14,13 +14,24 @@ from audit.actors import SYSTEM
 from django.conf import settings
 from django.utils import timezone
 
-from proposals import autonomy, branches, canary, lifecycle, screening, screenings
+from proposals import (
+    autonomy,
+    branches,
+    canary,
+    lifecycle,
+    sandbox_watch,
+    screening,
+    screenings,
+)
 from proposals.acts import Denied, policy_in_force
 from proposals.models import Activation, Proposal, Review, Stop
 from proposals.states import State
 from sandbox.backends import get_backend
 
 BEAT = "worker.beat"
+REAPER, SANDBOX = "container reaper", "sandbox"
+# Their trouble is said elsewhere, and is no reason for the worker to end.
+NEED_AN_ENGINE = frozenset({REAPER, SANDBOX})
 _unmoved: set[tuple[int, str]] = set()
 
 
@@ -117,7 +128,8 @@ SWEEPS: tuple[tuple[str, Callable[[], int], float], ...] = (
     ("expiry", expire, 20.0),
     ("anchor", anchor, 20.0),
     ("sign of life", sign_of_life, 10.0),
-    ("container reaper", reap, 60.0),
+    (SANDBOX, sandbox_watch.watch, 60.0),
+    (REAPER, reap, 60.0),
 )
 
 
@@ -129,4 +141,4 @@ def add(name: str, sweep: Callable[[], int], seconds: float) -> None:
 
 def run_all() -> dict[str, int]:
     """Each sweep once, in order (tests, and `work --once`)."""
-    return {name: function() for name, function, _ in SWEEPS if name != "container reaper"}
+    return {name: function() for name, function, _ in SWEEPS if name not in NEED_AN_ENGINE}

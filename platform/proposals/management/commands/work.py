@@ -63,7 +63,7 @@ class Sweeper(threading.Thread):
         except Exception:  # one sweep's trouble must not stop the others, nor be hidden
             self._failures[name] += 1
             log.exception("the sweep %r failed (%s in a row)", name, self._failures[name])
-            if self._failures[name] >= MAX_FAILURES and name != "container reaper":
+            if self._failures[name] >= MAX_FAILURES and name not in sweeps.NEED_AN_ENGINE:
                 self.failed = name
                 self._worker.running = False
         delay = seconds * 2 ** self._failures[name]
