@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -28,11 +28,13 @@ from runner.decisions import Running, check
 from runner.protocol import Desired, signing_bytes
 from sandbox import clearance
 from sandbox.backends.base import Backend
-from sandbox.errors import MechanismFailure
+from sandbox.errors import MechanismFailure, Rule
 from sandbox.host import MechanismHost
 from sandbox.limits import Limits
 from sandbox.mechanism import Candidate, Space, Trial, View
 from sandbox.report import digest_of
+
+T = TypeVar("T")
 
 TRIAL_CALLS = 3
 TRY_SECONDS = 20.0
@@ -124,9 +126,13 @@ class Loader:
             last_digest=last_digest,
         )
         backend = self._cleared(source)
-        try:
+
+        def try_it() -> None:
             with self._start(backend, source, desired.mechanism, hasty=True) as tried:
                 try_out(tried, view, seed=seed)
+
+        try:
+            _once_more_if_it_died(try_it)
         except MechanismFailure as failure:
             raise LoadRefused(f"it fails when it is tried: {failure}") from failure
         return self._running(backend, source, desired, state)
@@ -134,13 +140,7 @@ class Loader:
     def again(self, running: Running, state: Mapping[str, Any] | None) -> Running:
         """The same bytes in a new worker, with the last state. Raises MechanismFailure."""
         source = running.source.encode()
-        host = self._start(self._cleared(source), source, running.name)
-        try:
-            if state is not None:
-                host.restore(dict(state))
-        except BaseException:
-            host.close()
-            raise
+        host = self._restored(self._cleared(source), source, running.name, state)
         return replace(running, host=host, posture=dict(host.posture))
 
     def _cleared(self, source: bytes) -> Backend:
@@ -155,18 +155,12 @@ class Loader:
         self, backend: Backend, source: bytes, desired: Desired, state: Mapping[str, Any] | None
     ) -> Running:
         try:
-            host = self._start(backend, source, desired.mechanism)
+            host = _once_more_if_it_died(
+                lambda: self._restored(backend, source, desired.mechanism, state)
+            )
         except MechanismFailure as failure:
-            raise LoadRefused(f"it can't be loaded: {failure}") from failure
-        try:
-            if state is not None:
-                host.restore(dict(state))
-        except MechanismFailure as failure:
-            host.close()
-            raise LoadRefused(f"it does not take its own state back: {failure}") from failure
-        except BaseException:
-            host.close()
-            raise
+            what = "take its own state back" if state else "load"
+            raise LoadRefused(f"it does not {what}: {failure}") from failure
         return Running(
             host=host,
             name=desired.mechanism,
@@ -175,6 +169,18 @@ class Loader:
             source=desired.source,
             posture=dict(host.posture),
         )
+
+    def _restored(
+        self, backend: Backend, source: bytes, name: str, state: Mapping[str, Any] | None
+    ) -> MechanismHost:
+        host = self._start(backend, source, name)
+        try:
+            if state is not None:
+                host.restore(dict(state))
+        except BaseException:
+            host.close()
+            raise
+        return host
 
     def _start(
         self, backend: Backend, source: bytes, name: str, *, hasty: bool = False
@@ -188,6 +194,16 @@ class Loader:
                 call_seconds=min(limits.call_seconds, TRY_SECONDS),
             )
         return MechanismHost.start(backend, source, name=name, limits=limits, purpose=PURPOSE)
+
+
+def _once_more_if_it_died(call: Callable[[], T]) -> T:
+    """Something else may have killed a worker that ended in the middle of a call: once more."""
+    try:
+        return call()
+    except MechanismFailure as failure:
+        if failure.rule != Rule.CRASHED:
+            raise
+    return call()
 
 
 def try_out(host: MechanismHost, view: View, *, seed: int) -> None:
