@@ -6,6 +6,7 @@ default configuration must give a metric within seconds.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,16 @@ def _script(_folder: Path) -> Options:
     return {"dir": Path(__file__).parent / "scripts" / "autoresearch"}
 
 
+def _command(folder: Path) -> Options:
+    (folder / "task.yaml").write_text(
+        f"command: ['{sys.executable}', -c, 'print(\"score:\", {{A}})']\n"
+        "metric: score\nknobs: {A: {low: 0.0, high: 1.0}}\n"
+    )
+    return {"config": folder / "task.yaml"}
+
+
 SAMPLES: dict[str, Callable[[Path], Options]] = {
+    "command": _command,
     "gpt": _gpt,
     "script": _script,
     "table": _table,
