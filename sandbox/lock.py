@@ -13,7 +13,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +36,7 @@ MAX_HASHES = 400
 MAX_MODULES = 400
 MAX_NAMES = 5000
 MAX_LICENCE_CHARS = 200
+_tried: ContextVar[Lock | None] = ContextVar("the lock that is tried", default=None)
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _MODULE = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*){0,7}", re.ASCII)
@@ -207,7 +210,18 @@ def folder() -> Path:
 
 def current() -> Lock:
     """The site's lock, or the seed's where the site has none. Raises InfrastructureError."""
-    return site() or seed()
+    return _tried.get() or site() or seed()
+
+
+@contextmanager
+def using(lock: Lock) -> Iterator[Lock]:
+    """Another lock in this thread, for as long as the block lasts: what is built with it and
+    started of it is tried before anybody adopts it."""
+    token = _tried.set(lock)
+    try:
+        yield lock
+    finally:
+        _tried.reset(token)
 
 
 def site() -> Lock | None:

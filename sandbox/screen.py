@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from sandbox import clearance, contract, replay, unit_tests
+from sandbox import lock as locks
 from sandbox.aside import Aside
 from sandbox.backends.base import Backend
 from sandbox.checks import (
@@ -304,4 +305,5 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         "bandit": bandit.version(),
         "allow_list": hashlib.sha256(table.FILE.read_bytes()).hexdigest()[:16],
+        "lock": locks.current().digest,  # with what it opens beyond that list
     }

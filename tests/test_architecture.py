@@ -20,7 +20,7 @@ CODE = ("sandbox", "runner", "platform", "scripts", "mechanisms_repo")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 70
 # An auditor gets it as one file that needs nothing else (docs/audit-log.md).
-ONE_FILE = {"platform/audit/verifier.py": 1000}
+ONE_FILE = {"platform/audit/verifier.py": 1120}
 
 
 def sources(*folders: str) -> Iterator[Path]:
@@ -140,6 +140,16 @@ def test_only_the_ledger_of_the_lifecycle_assigns_a_state() -> None:
         f"{name(path)}:{line}"
         for path in sources("platform/proposals", "platform/config", "platform/audit")
         if name(path) != "platform/proposals/acts.py"
+        for line in assignments_of_state(path)
+    ]
+    assert not found
+
+
+def test_only_the_moves_of_requests_assign_a_state() -> None:
+    found = [
+        f"{name(path)}:{line}"
+        for path in sources("platform/dependencies")
+        if name(path) != "platform/dependencies/moves.py"
         for line in assignments_of_state(path)
     ]
     assert not found

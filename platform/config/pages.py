@@ -7,9 +7,10 @@ one exception.
 from __future__ import annotations
 
 from audit.views import audit, entry, export, verify
+from dependencies import views as dependencies
 from django.contrib.auth.views import LogoutView
 from django.urls import path
-from proposals import views, views_policy, views_targets, views_verbs
+from proposals import views, views_operators, views_policy, views_targets, views_verbs
 from proposals.accounts import LogIn
 from proposals.live import live
 from runs.views import run, runs
@@ -41,4 +42,18 @@ urlpatterns = [
     path("audit/export", export, name="export"),
     path("audit/verify", verify, name="verify"),
     path("policy/", views_policy.policy, name="policy"),
+    path("operators/", views_operators.operators, name="operators"),
+    path("operators/new/<int:pk>/", views_operators.nominate, name="operator-new"),
+    path("operators/<int:pk>/agree", views_operators.agree, name="operator-agree"),
+    path("operators/<int:pk>/decline", views_operators.decline, name="operator-decline"),
+    path("operators/<int:pk>/revoke", views_operators.revoke, name="operator-revoke"),
+    path("packages/", dependencies.packages, name="dependencies"),
+    path("packages/new/", dependencies.new, name="dependency-new"),
+    path("packages/lock.json", dependencies.lock, name="dependency-lock"),
+    path("packages/locks/<int:generation>/rollback", dependencies.rollback, name="lock-rollback"),
+    path("packages/<int:pk>/", dependencies.request_page, name="dependency"),
+    path("packages/<int:pk>/approve", dependencies.approve, name="dependency-approve"),
+    path("packages/<int:pk>/reject", dependencies.reject, name="dependency-reject"),
+    path("packages/<int:pk>/withdraw", dependencies.withdraw, name="dependency-withdraw"),
+    path("packages/<int:pk>/build", dependencies.build, name="dependency-build"),
 ]

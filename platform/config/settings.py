@@ -35,6 +35,7 @@ INSTALLED_APPS = [
     "audit",
     "runs",
     "proposals",
+    "dependencies",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

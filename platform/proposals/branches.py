@@ -23,6 +23,7 @@ from git.exc import GitCommandError
 
 MAIN = "refs/heads/main"
 AUDIT_ANCHOR = "refs/escapement/audit"
+IMAGE_LOCK = "refs/escapement/image-lock"
 IDENTITY = "Escapement <platform@escapement.invalid>"
 GIT_SECONDS = 60
 MAX_SEED_FILES = 500
@@ -119,6 +120,10 @@ class Repository:
             raise RepositoryError(f"{self.path} has no main: run `manage.py init`")
         return commit
 
+    def first(self) -> str:
+        """The commit that `main` began with: the seed."""
+        return _hex(self._text("rev-list", "--max-parents=0", MAIN, "--"))
+
     def tree_of(self, commit: str) -> str:
         """The tree of a commit."""
         return self._text("rev-parse", "--verify", "--quiet", f"{_hex(commit)}^{{tree}}")
@@ -209,16 +214,30 @@ class Repository:
 
     def anchor(self, note: bytes) -> str:
         """Keep an audit checkpoint under a ref of its own, as a chain of commits."""
-        tree = self._mktree([("100644", "blob", self._write_blob(note), "checkpoint")])
-        earlier = self._ref(AUDIT_ANCHOR)
-        commit = self._commit(tree, parent=earlier, message="Audit checkpoint")
-        self._swap(AUDIT_ANCHOR, commit, earlier or _NULL)
-        return commit
+        return self._keep(AUDIT_ANCHOR, "checkpoint", note, "Audit checkpoint")
 
     def anchored(self) -> bytes | None:
         """The last anchored checkpoint."""
-        commit = self._ref(AUDIT_ANCHOR)
-        return None if commit is None else self._git("cat-file", "blob", f"{commit}:checkpoint")
+        return self._kept(AUDIT_ANCHOR, "checkpoint")
+
+    def keep_lock(self, data: bytes, message: str) -> str:
+        """Keep the sandbox image's lock under a ref of its own, as a chain of commits."""
+        return self._keep(IMAGE_LOCK, "lock.json", data, message)
+
+    def kept_lock(self) -> bytes | None:
+        """The last lock that was kept."""
+        return self._kept(IMAGE_LOCK, "lock.json")
+
+    def _keep(self, ref: str, name: str, data: bytes, message: str) -> str:
+        tree = self._mktree([("100644", "blob", self._write_blob(data), name)])
+        earlier = self._ref(ref)
+        commit = self._commit(tree, parent=earlier, message=message)
+        self._swap(ref, commit, earlier or _NULL)
+        return commit
+
+    def _kept(self, ref: str, name: str) -> bytes | None:
+        commit = self._ref(ref)
+        return None if commit is None else self._git("cat-file", "blob", f"{commit}:{name}")
 
     # --- plumbing ---
 

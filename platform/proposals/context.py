@@ -14,7 +14,9 @@ PAGES = (
     ("inbox", "Inbox"),
     ("proposals", "Proposals"),
     ("targets", "Targets"),
+    ("operators", "Operators"),
     ("runs", "Runs"),
+    ("dependencies", "Packages"),
     ("audit", "Audit"),
     ("policy", "Policy"),
 )

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from runs.models import Target
 
-from proposals import people, standing
+from proposals import hooks, people, standing
 from proposals.models import Proposal, Review, Screening, Stop
 from proposals.policy import Policy
 from proposals.states import OPEN, State
@@ -77,7 +77,8 @@ def sort(person: User) -> tuple[Rows, Rows, Rows]:
                 )
             else:
                 mine.append({**row, "turn": "Your review.", "why": progress})
-    return mine, others, screening
+    packages = hooks.rows_of(person)
+    return mine + packages[0], others + packages[1], screening
 
 
 def _row(proposal: Proposal) -> dict[str, Any]:

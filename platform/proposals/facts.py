@@ -12,7 +12,7 @@ from audit.canonical import digest
 from django.utils import timezone
 from runs.models import Target
 
-from proposals import branches, shown
+from proposals import branches, hooks, operators, shown
 from proposals.acts import Denied, policy_in_force
 from proposals.models import Activation, Proposal, Review, Screening, Stop
 from proposals.policy import Context, Evidence, Policy
@@ -35,7 +35,7 @@ def evidence_of(proposal: Proposal, screening: Screening) -> Evidence:
         rules=tuple(f["rule"] for c in checks for f in c["findings"] if f["severity"] != "note"),
         paths=tuple(changed),
         lines=sum((data or b"").count(b"\n") + 1 for data in changed.values()),
-        recognised=proposal.recognised,
+        recognised=operators.recognised(proposal).operator,
         decisions_changed=int(totals.get("decisions_changed", 0)),
         age_hours=(timezone.now() - finished) / timedelta(hours=1),
         advisories_days=_advisories_days(checks),
@@ -87,8 +87,10 @@ def screening_of(proposal: Proposal) -> Screening | None:
 
 
 def image_in_force() -> str:
-    """The sandbox image that the newest screening ran on."""
+    """The sandbox image that the newest screening ran on, of those made of the lock in force."""
     done = Screening.objects.filter(phase=Screening.Phase.DONE).exclude(image_id="")
+    if lock := hooks.lock_in_force():
+        done = done.filter(report__versions__lock=lock)
     return done.order_by("-finished_at").values_list("image_id", flat=True).first() or ""
 
 
@@ -128,13 +130,19 @@ def drift(proposal: Proposal, policy: Policy, policy_digest: str) -> list[str]:
         found.append("the base moved")
     if screening.policy_digest != policy_digest:
         found.append("the policy changed")
-    if screening.image_id != image_in_force():
+    lock = hooks.lock_in_force()
+    if lock and screening.report.get("versions", {}).get("lock") != lock:
+        found.append("the sandbox image has other packages now")
+    elif screening.image_id != image_in_force():
         found.append("the sandbox image changed")
     age = timezone.now() - (screening.finished_at or screening.created_at)
     if age > timedelta(hours=policy.checks.fresh_hours):
         found.append(f"the evidence is older than {policy.checks.fresh_hours:g} h")
     if repository.branch(proposal.pk) != proposal.commit:
         found.append("the branch moved")
+    low = screening.verdict.get("risk") == "low"
+    if low and operators.recognised(proposal).operator != proposal.recognised:
+        found.append(f"the approved operator {proposal.recognised} counts no longer")
     return found
 
 

@@ -120,6 +120,17 @@ class Canary(_Strict):
     no_effect_trials: int = Field(ge=1)
 
 
+class Dependencies(_Strict):
+    """Requests for a package: how many approve, and what nobody may approve. `show`: it is there
+    to be read. An empty list of licences allows every one that is stated."""
+
+    quorum: int = Field(default=2, ge=1, le=10)
+    vulnerable: Literal["show", "deny"] = "deny"
+    not_scanned: Literal["show", "deny"] = "show"
+    unknown_licence: Literal["show", "deny"] = "show"
+    licences: tuple[str, ...] = ()
+
+
 class Policy(_Strict):
     """The whole file. Unknown keys are refused."""
 
@@ -135,6 +146,7 @@ class Policy(_Strict):
     limits: Limits
     budgets: Budgets
     canary: Canary
+    dependencies: Dependencies = Dependencies()
     veto_minutes: Literal[0]
 
     def mode_at(self, now: datetime) -> Mode:

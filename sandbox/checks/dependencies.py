@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from sandbox import advisories, image, sbom, vulnerabilities
+from sandbox import lock as locks
 from sandbox.checks.reach import MODULES, PROGRAM
 from sandbox.report import CheckResult, Draft, DraftError, Finding, Outcome, Severity, digest_of
 from sandbox.syntax import parse
@@ -39,9 +40,8 @@ PACKAGES = {
 }
 WHY_MISSING = (
     "A missing package fails at import, next to a run. Write it with what the image has "
-    f"({', '.join(image.FOR_MECHANISMS)}) and the standard library, or ask whoever owns the "
-    "sandbox image to add the package to its lock: that is a "
-    "change of its own, with its own review."
+    f"({', '.join(image.FOR_MECHANISMS)}) and the standard library, or ask for the package: that "
+    "is a request of its own, with its own review, and changes the lock and the image."
 )
 WHY_FORBIDDEN = "The image has it for running tests; a mechanism must not depend on it."
 
@@ -54,6 +54,7 @@ WHY_NOT_SCANNED = (
     "Nobody looked, or with advisories of long ago: what was found since is not in this report. A "
     "newer snapshot is stored with `python -m sandbox advisories FILE`."
 )
+MISSING = "dependency-missing"
 NOT_SCANNED = "advisories-not-scanned"
 STALE = "advisories-stale"
 
@@ -62,6 +63,9 @@ def check(draft: Draft, scan: Callable[[], Scan] = vulnerabilities.current) -> C
     """Findings for every imported package that is not the standard library's and not all right."""
     findings: list[Finding] = []
     used: dict[str, tuple[str, int]] = {}  # package -> where it is imported first
+    missing: set[str] = set()  # by the name that one would ask for
+    lock = locks.current()
+    opened, in_image = lock.roots(), {pin.name for pin in lock.pins}
     for path, data in draft.files.items():
         try:
             tree = parse(path, data)
@@ -70,12 +74,15 @@ def check(draft: Draft, scan: Callable[[], Scan] = vulnerabilities.current) -> C
             continue
         allowed = FOR_MECHANISMS if path == draft.mechanism_path else FOR_TESTS
         seen: set[str] = set()
-        for line, package in _packages(tree):
+        for line, package in packages(tree):
             used.setdefault(package, (path, line))
-            if distribution(package) in allowed or package in seen:
+            if distribution(package) in allowed or package in opened | seen:
                 continue
             seen.add(package)
-            findings.append(_judge(path, line, package))
+            finding = _judge(path, line, package, in_image)
+            findings.append(finding)
+            if finding.rule == MISSING:
+                missing.add(distribution(package))
     known = scan()
     now = datetime.now(UTC)
     findings += _vulnerable(used, known)
@@ -88,6 +95,7 @@ def check(draft: Draft, scan: Callable[[], Scan] = vulnerabilities.current) -> C
         findings=tuple(findings),
         detail={
             "packages": sorted(used),
+            "missing": sorted(missing),
             "advisories": known.to_data(now),
             "sbom": bill,
             "sbom_sha256": digest_of(sbom.canonical(bill)),
@@ -133,7 +141,8 @@ def distribution(package: str) -> str:
     return advisories.normal(PACKAGES.get(package, package))
 
 
-def _packages(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def packages(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Top-level names that a file imports and that are neither ours nor the standard library's."""
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -146,14 +155,14 @@ def _packages(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, root  # type: ignore[attr-defined]
 
 
-def _judge(path: str, line: int, package: str) -> Finding:
-    if distribution(package) in image.PACKAGES:
+def _judge(path: str, line: int, package: str, in_image: set[str]) -> Finding:
+    if distribution(package) in in_image:
         message = f"line {line} imports {package}, which a mechanism may not use"
         return _finding(path, line, "dependency-forbidden", message, WHY_FORBIDDEN)
     shown = PACKAGES.get(package, package)
     name = package if shown == package else f"{package} (package {shown})"
     message = f"line {line} imports {name}, which the sandbox image does not have"
-    return _finding(path, line, "dependency-missing", message, WHY_MISSING)
+    return _finding(path, line, MISSING, message, WHY_MISSING)
 
 
 def _finding(path: str, line: int, rule: str, message: str, why: str) -> Finding:

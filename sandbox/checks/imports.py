@@ -11,6 +11,7 @@ import ast
 from sandbox.checks.notes import Notes
 from sandbox.checks.scopes import scope_of
 from sandbox.checks.spelled import Spelled, own_names
+from sandbox import lock as locks
 from sandbox.checks.table import MECHANISM_MODULES, TEST_MODULES, allowed_names
 from sandbox.checks.walk import Table, Walk
 from sandbox.report import CheckResult, Draft, DraftError, Finding, Outcome, Severity
@@ -57,6 +58,8 @@ def allowed_for(name: str = "") -> Table:
     """Allowed modules -> allowed names (None: what the draft defines); for the test of `name`."""
     names = allowed_names()
     table: dict[str, frozenset[str] | None] = {m: names[m] for m in MECHANISM_MODULES}
+    for module, more in locks.current().modules.items():  # what approved requests opened
+        table[module] = names.get(module, frozenset()) | frozenset(more)
     if name:
         table |= {m: names[m] for m in TEST_MODULES}
         table |= {f"mechanisms.{name}": None}
