@@ -13,6 +13,7 @@ Nothing is executed, and nothing here says who approved an operator: that is the
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import inspect
 import re
@@ -253,6 +254,7 @@ def _text_problems(operator: str, one: _Anatomy, other: _Anatomy) -> list[str]:
     return found
 
 
+@functools.lru_cache(maxsize=64)
 def _taken_apart(source: bytes) -> _Anatomy:
     try:
         tree = parse("mechanism", source)

@@ -19,7 +19,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from runs.models import Target
 
-from proposals.models import Activation, PolicyVersion, Proposal, Review
+from proposals.models import Activation, OperatorEntry, PolicyVersion, Proposal, Review
 from proposals.policy import Policy, parse
 from proposals.states import IllegalTransition, State, Verb, after
 
@@ -73,6 +73,11 @@ class Ledger:
     def void(self, review: Review, reason: str) -> None:
         """Take a valid review back."""
         self._standing(review, Review.Standing.VOIDED, void_reason=reason[:MAX_REASON_CHARS])
+
+    def operator(self, entry: OperatorEntry, before: str = "") -> None:
+        """Note that an entry of the library was saved with its standing; the verb knows that it
+        may (`library`)."""
+        self._note(f"operator:{entry.pk}", before, entry.standing)
 
     def _standing(self, review: Review, standing: Review.Standing, **fields: Any) -> None:
         changed = Review.objects.filter(pk=review.pk, standing=Review.Standing.VALID).update(

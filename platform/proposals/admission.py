@@ -22,7 +22,7 @@ from django.utils import timezone
 from runs.models import Run, Runner, Target
 from runs.texts import cleaned
 
-from proposals import branches
+from proposals import branches, operators
 from proposals.acts import Denied, Ledger, locked_target, policy_in_force
 from proposals.attestations import runner_actor
 from proposals.models import Proposal
@@ -31,13 +31,10 @@ from proposals.screenings import queue
 from proposals.states import OPEN, State
 from runner.protocol import DraftSubmission
 from sandbox.draft import draft_from_files
-from sandbox.operators import recognise
 from sandbox.report import Draft, DraftError, digest_of
 
 SIMILAR = 0.8
 COMPARED = 50
-# What was taken back or refused is no pattern for low risk.
-_DISOWNED = (State.REFUSED, State.ROLLED_BACK)
 _ENDED_BADLY = (State.REJECTED, State.FAILED, State.REFUSED, State.ROLLED_BACK)
 
 
@@ -219,7 +216,7 @@ def _admit(offer: _Offer) -> Proposal:
                 f"{policy.people.open_per_author} proposals of this author wait already: "
                 "each must be decided or withdrawn first",
             )
-        proposal = _row(offer, target, draft, base, library)
+        proposal = _row(offer, target, draft, base)
         proposal.expires_at = timezone.now() + timedelta(hours=policy.people.pending_hours)
         proposal.save()
         done = branches.living().commit_draft(
@@ -256,15 +253,7 @@ def _name_is_free(draft: Draft, library: Mapping[str, branches.Operator]) -> Non
         )
 
 
-def _row(
-    offer: _Offer,
-    target: Target,
-    draft: Draft,
-    base: str,
-    library: Mapping[str, branches.Operator],
-) -> Proposal:
-    disowned = Proposal.objects.filter(state__in=_DISOWNED).values_list("name", flat=True)
-    approved = {n: o.source for n, o in library.items() if n not in set(disowned)}
+def _row(offer: _Offer, target: Target, draft: Draft, base: str) -> Proposal:
     return Proposal(
         draft_id=offer.draft_id,
         target=target,
@@ -276,7 +265,7 @@ def _row(
         summary=text(offer.summary),
         generator=text(offer.generator),
         operator=text(offer.operator),
-        recognised=recognise(draft.source, approved) or "",
+        recognised=operators.recognise(draft).operator,
         parameters=cleaned(offer.parameters),
         diagnosis=cleaned(offer.diagnosis),
         rounds=cleaned(offer.rounds),

@@ -14,8 +14,11 @@ from typing import Any
 from proposals import branches, diffs, plots, shown
 from proposals.models import Proposal, Screening
 from proposals.states import FINAL, State
+from sandbox import prediction
+from sandbox.prediction import Says
 
 SIMILAR = 0.35
+ABOUT = ("started_at", "seed", "prior", "torch", "task_digest", "run_id")  # of a measured trace
 MAX_ROWS = 400
 HAPPY = (
     State.SUBMITTED,
@@ -186,12 +189,14 @@ def findings_by_check(screening: Screening | None) -> list[dict[str, Any]]:
             )
             findings.append({**finding, "item": item})
         words = CHECK_WORDS.get(check["name"], check["name"])
-        checks.append({**check, "findings": findings, "words": words})
+        missing = check.get("detail", {}).get("missing", [])
+        checks.append({**check, "findings": findings, "words": words, "missing": missing})
     return checks
 
 
 def replay_of(screening: Screening | None) -> dict[str, Any] | None:
-    """The replayed effect: totals and, for each trace, a strip and the rows that changed."""
+    """The replayed effect: totals; for each trace a strip and the rows that changed; the predicted
+    gain with its chart. Older reports have no prediction."""
     report = screening.report if screening else {}
     check = next((c for c in report.get("checks", []) if c["name"] == "replay"), None)
     if not check or not check.get("detail", {}).get("traces"):
@@ -199,6 +204,7 @@ def replay_of(screening: Screening | None) -> dict[str, Any] | None:
     traces = []
     for trace in check["detail"]["traces"]:
         rows = [{**r, "effect": plots.effect_of(r)} for r in trace.get("rows", [])[:MAX_ROWS]]
+        about = trace.get("about") or {}
         changed = [r for r in rows if r["effect"]]
         label = (
             f"{trace['name']}: {len(changed)} of {trace['steps']} steps would have been different"
@@ -207,12 +213,35 @@ def replay_of(screening: Screening | None) -> dict[str, Any] | None:
             {
                 **trace,
                 "rows": rows,
+                "about": [(k, about[k]) for k in ABOUT if about.get(k) not in {None, ""}],
                 "changed": changed,
                 "label": label,
                 "strip": plots.replay_strip(rows, label),
+                "narrow_strip": plots.replay_strip(rows, label, plots.NARROW),
             }
         )
-    return {"traces": traces, "totals": check["detail"].get("totals", {})}
+    detail = check["detail"]
+    return {
+        "traces": traces,
+        "totals": detail.get("totals", {}),
+        "recorded": detail.get("recorded", {}),
+        "prediction": _prediction(detail.get("prediction")),
+    }
+
+
+def _prediction(data: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The predicted gain for the page: its sentence, its tone, and the chart in two widths."""
+    if not data:
+        return None
+    tones = {Says.BETTER: "good", Says.WORSE: "bad"}
+    label = prediction.words(data)
+    return {
+        **data,
+        "label": label,
+        "tone": tones.get(data["says"], ""),
+        "chart": plots.gain_chart(data, label),
+        "narrow_chart": plots.gain_chart(data, label, plots.NARROW),
+    }
 
 
 def headline(proposal: Proposal, screening: Screening | None, approvals: int) -> dict[str, Any]:

@@ -17,9 +17,17 @@ from audit.evidence import Unavailable
 from audit.models import Entry
 from runs.models import Runner, Target, Trial
 
-from proposals import branches
+from proposals import branches, operators
 from proposals.acts import MAX_REASON_CHARS
-from proposals.models import Activation, PolicyVersion, Proposal, Review, Screening, Stop
+from proposals.models import (
+    Activation,
+    OperatorEntry,
+    PolicyVersion,
+    Proposal,
+    Review,
+    Screening,
+    Stop,
+)
 from sandbox import sarif, sbom
 from sandbox.report import digest_of
 
@@ -37,7 +45,9 @@ class ProposalEvidence:
     """The provider; `name` is its place in the export's audit entry."""
 
     name = "proposals"
-    kinds = frozenset({"proposal", "screening", "review", "activation", "policy", "target"})
+    kinds = frozenset(
+        {"proposal", "screening", "review", "activation", "policy", "target", "operator"}
+    )
 
     def rows(self, using: str) -> Iterator[Mapping[str, Any]]:
         """Every row as the log should tell it."""
@@ -78,6 +88,14 @@ class ProposalEvidence:
         for version in PolicyVersion.objects.using(using).order_by("id"):
             loaded = digest_of(version.text.encode())
             yield {"of": f"policy:{version.digest}", "mode": version.mode, "text": loaded}
+        for entry in OperatorEntry.objects.using(using).order_by("id"):
+            yield {
+                "of": f"operator:{entry.pk}",
+                "state": entry.standing,
+                **{k: getattr(entry, k) for k in ("name", "kind", "commit", "digest")},
+                "statement": digest(entry.statement) if entry.statement else "",
+                "terms_digest": operators.terms_digest(entry),
+            }
         for target in Target.objects.using(using).filter(desired_version__gt=0):
             yield {
                 "of": f"target:{target.name}",
@@ -123,6 +141,8 @@ class ProposalEvidence:
             yield f"policies/{version.digest}.yaml", version.text.encode()
         yield "policies/intervals.csv", _csv(_intervals(versions))
         yield "people/runners.csv", _csv(_runners(using))
+        for entry in OperatorEntry.objects.using(using).order_by("id"):
+            yield f"operators/{entry.pk}-{entry.name}.json", _json(_operator(entry))
         yield "exceptions/stops.csv", _csv(_stops(using))
 
     def exceptions(self, using: str) -> Iterator[tuple[str, str]]:
@@ -139,6 +159,9 @@ class ProposalEvidence:
             if activation.kind in {"rollback", "auto_rollback", "revert"}:
                 why = f"{activation.kind} of {activation.target.name}: {activation.reason}"
                 yield f"activation:{activation.pk}", why
+        revoked = OperatorEntry.objects.using(using).filter(standing=OperatorEntry.Standing.REVOKED)
+        for operator in revoked.order_by("id"):
+            yield f"operator:{operator.pk}", f"{operator.name} was revoked: {operator.end_reason}"
         denied = Entry.objects.using(using).filter(verb__endswith=".denied").order_by("seq")
         for entry in denied:
             yield f"entry {entry.seq}", f"{entry.verb} on {entry.subject}: {entry.actor_name}"
@@ -269,6 +292,20 @@ def _bill(report: Mapping[str, Any]) -> bytes | None:
         if check["name"] == "dependencies" and "sbom" in check.get("detail", {}):
             return sbom.canonical(check["detail"]["sbom"])
     return None
+
+
+def _operator(entry: OperatorEntry) -> dict[str, Any]:
+    """An entry of the library; its signature is over `escapement operator v1`, a line feed and
+    the statement."""
+    names = (
+        *("name", "kind", "standing", "proposal_id", "commit", "path", "digest", "terms"),
+        *("statement", "signature", "entered_by", "reason", "ended_by", "end_reason"),
+    )
+    words = [
+        {"by": w.person.get_username(), "at": utc(w.created_at), "reason": w.reason}
+        for w in entry.words.select_related("person")
+    ]
+    return {**{name: getattr(entry, name) for name in names}, "words": words}
 
 
 def _intervals(versions: list[PolicyVersion]) -> Iterator[dict[str, Any]]:

@@ -22,8 +22,9 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from runs.models import Runner
 
-from proposals import branches, standing, sweeps
+from proposals import branches, operators, provenance, standing, sweeps
 from sandbox import doctor as sandbox_doctor
+from sandbox.advisory_files import SnapshotError
 
 FREE_BYTES = 2 * 1024**3
 BEAT_SECONDS = 60
@@ -124,10 +125,33 @@ def repository() -> str:
         if not living.exists():
             raise Unwell(f"{living.path} is not there", ".venv/bin/python manage.py init")
         head = living.head()
-        operators = living.library(head)
+        found = living.library(head)
     except branches.RepositoryError as error:
         raise Unwell(str(error), ".venv/bin/python manage.py init") from error
-    return f"main at {head[:12]}, {len(operators)} approved operators"
+    return f"main at {head[:12]}, {len(found)} mechanisms"
+
+
+def library() -> str:
+    """The approved operators, each with a signature that holds."""
+    good, bad = operators.approved()
+    if wrong := operators.problems():
+        raise Unwell("; ".join(wrong), "see /operators/: revoke the entry, and find out who did it")
+    if not good and not bad:
+        raise Unwell("no operator is approved", ".venv/bin/python manage.py init")
+    out = f", {len(bad)} taken back" if bad else ""
+    return f"{len(good)} approved operators, signed{out}"
+
+
+def advisories() -> str:
+    """The snapshot of advisories against the policy's freshness."""
+    fix = ".venv/bin/python manage.py update_advisories FILE"
+    try:
+        words, old = provenance.snapshot()
+    except (SnapshotError, OSError) as error:
+        raise Unwell(f"the snapshot can't be read: {error}", fix) from error
+    if old:
+        raise Unwell(words, fix)
+    return words
 
 
 def policy() -> str:
@@ -193,6 +217,8 @@ PARTS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("signing key", signing_key),
     ("repository", repository),
     ("policy", policy),
+    ("operators", library),
+    ("advisories", advisories),
     ("audit log", audit_log),
     ("worker", worker),
     ("runners", runners),

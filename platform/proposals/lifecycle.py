@@ -31,6 +31,7 @@ from proposals.facts import (
     screening_of,
     shown_required,
 )
+from proposals.library import agree, decline, enter_seed, nominate, revoke
 from proposals.people import actor_of
 from proposals.policies import set_policy
 from proposals.screenings import rescreen
@@ -41,15 +42,19 @@ __all__ = [
     "Refused",
     "activate",
     "actor_of",
+    "agree",
     "approvals_of",
     "approve",
     "approve_by_policy",
     "binding_digest",
     "binding_of",
     "confirm_live",
+    "decline",
     "drift",
+    "enter_seed",
     "expire",
     "may_approve",
+    "nominate",
     "note_automatic",
     "observe",
     "open_stops",
@@ -59,6 +64,7 @@ __all__ = [
     "reject",
     "release_stop",
     "rescreen",
+    "revoke",
     "roll_back",
     "runner_actor",
     "screening_of",

@@ -314,3 +314,19 @@ class StopRelease(models.Model):
 
     def __str__(self) -> str:
         return f"release of {self.stop_id}"
+
+
+# At the end: they refer to proposals by name.
+from proposals.models_library import OperatorEntry, OperatorWord  # noqa: E402
+
+__all__ = [
+    "Activation",
+    "OperatorEntry",
+    "OperatorWord",
+    "PolicyVersion",
+    "Proposal",
+    "Review",
+    "Screening",
+    "Stop",
+    "StopRelease",
+]

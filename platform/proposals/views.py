@@ -18,7 +18,17 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 from runs.models import Target
 
-from proposals import branches, casefile, desk, lifecycle, people, shown, standing
+from proposals import (
+    branches,
+    casefile,
+    catalogue,
+    desk,
+    lifecycle,
+    people,
+    provenance,
+    shown,
+    standing,
+)
 from proposals.attribution import production_of
 from proposals.models import Proposal, Screening
 from proposals.states import TRANSITIONS, State, Verb
@@ -126,6 +136,9 @@ def case(
         "checks": checks,
         "finding_count": sum(len(c["findings"]) for c in checks),
         "replay": casefile.replay_of(screening),
+        "provenance": provenance.of(screening),
+        "lane": catalogue.lane(subject),
+        "nominable": catalogue.nominable(subject),
         "opened_keys": {k for k, v in seen.items()},
         "remaining": shown.missing(items, seen),
         "item_count": len(items),

@@ -84,6 +84,7 @@ class World:
         self.repository.init(Path(django_settings.MECHANISMS_SEED))
         self.policy_text = Path(django_settings.POLICY_SEED).read_text()
         lifecycle.set_policy(text=self.policy_text, actor=SYSTEM)
+        lifecycle.enter_seed()
         self.target = Target.objects.create(name="demo")
         self.runner, self.token = tokens.register(
             name="gpu-1", target=self.target, operator=self.people["linus"], actor=SYSTEM

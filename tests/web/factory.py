@@ -72,6 +72,7 @@ def world() -> tuple[Target, Runner, Run, dict[str, User]]:
     known = people()
     branches.living().init(Path(settings.MECHANISMS_SEED))
     lifecycle.set_policy(text=Path(settings.POLICY_SEED).read_text(), actor=SYSTEM)
+    lifecycle.enter_seed()
     target = Target.objects.create(name="demo", description="The runner on this machine")
     now = timezone.now()
     runner = Runner.objects.create(

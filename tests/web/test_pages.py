@@ -22,6 +22,7 @@ ARGUMENTS: dict[str, dict[str, object]] = {
 NEEDS: dict[str, dict[str, object]] = {
     **{verb: {"pk": 1} for verb in ("shown", "approve", "reject", "withdraw", "rescreen")},
     **{verb: {"name": "demo"} for verb in ("rollback", "stop", "release")},
+    **{f"operator-{verb}": {"pk": 1} for verb in ("new", "agree", "decline", "revoke")},
     **ARGUMENTS,
 }
 

@@ -51,7 +51,8 @@ def variation(operator: str, name: str, **constants: object) -> dict[str, str]:
     lines = []
     for line in source.split("\n"):
         key = line.split(" = ")[0]
-        lines.append(f"{key} = {constants[key]}" if key in constants else line)
+        comment = line[line.index("  #") :] if "  #" in line else ""
+        lines.append(f"{key} = {constants[key]}{comment}" if key in constants else line)
     test = library[operator].test.decode().replace(f"mechanisms.{operator}", f"mechanisms.{name}")
     return {f"mechanisms/{name}.py": "\n".join(lines), f"tests/test_{name}.py": test}
 

@@ -115,6 +115,14 @@ def number(value: Any) -> str:
 
 
 @register.filter
+def signed(value: Any) -> str:
+    """A difference with its sign and three digits that mean something."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return NOTHING
+    return f"{value:+.3g}" if abs(value) >= 1e-9 else "0"
+
+
+@register.filter
 def seconds(value: Any) -> str:
     """A duration."""
     if not isinstance(value, (int, float)):

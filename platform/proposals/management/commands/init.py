@@ -1,4 +1,5 @@
-"""`manage.py init`: keys, the living mechanisms repository, the first policy. Safe to repeat."""
+"""`manage.py init`: keys, the living mechanisms repository, the first policy, the seed's approved
+operators. Safe to repeat."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from audit.actors import SYSTEM
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from proposals import branches, lifecycle
+from proposals import branches, lifecycle, operators
 from proposals.models import PolicyVersion
 
 
@@ -33,6 +34,12 @@ class Command(BaseCommand):
             if not PolicyVersion.objects.exists():
                 text = Path(settings.POLICY_SEED).read_text("utf-8")
                 lifecycle.set_policy(text=text, actor=SYSTEM)
+            entered = lifecycle.enter_seed()
+            good, bad = operators.approved()
+            word = f"{len(entered)} of the seed entered and signed" if entered else "entered before"
+            self.stdout.write(f"approved operators: {word}, {len(good)} count")
+            for name, why in bad.items():
+                self.stderr.write(f"approved operator {name} counts for nothing: {why}")
             version, policy = lifecycle.policy_in_force()
             self.stdout.write(f"policy: {policy.title}, {policy.mode} ({version.digest[:12]})")
         except (keys.KeyProblem, branches.RepositoryError, lifecycle.Denied, OSError) as error:
