@@ -15,6 +15,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -269,16 +270,20 @@ class View:
 
     def movable(self) -> list[str]:
         """Names of the knobs that are not frozen and have more than one value."""
-        return [n for n in self.free() if self.space[n].at(0.0) != self.space[n].at(1.0)]
+        return list(self._movable)
+
+    @cached_property
+    def _movable(self) -> tuple[str, ...]:  # asked for with every point
+        return tuple(n for n in self.free() if self.space[n].at(0.0) != self.space[n].at(1.0))
 
     def places(self, config: Config) -> list[float]:
         """The positions (`Knob.position`) of the movable knobs: a point for a model."""
-        return [self.space[name].position(config[name]) for name in self.movable()]
+        return [self.space[name].position(config[name]) for name in self._movable]
 
     def placed(self, places: Iterable[float]) -> dict[str, KnobValue]:
         """The configuration at such a point, the other knobs as in the best one, mended so that
         constraints hold where that is possible."""
-        moved = {n: self.space[n].at(p) for n, p in zip(self.movable(), places, strict=True)}
+        moved = {n: self.space[n].at(p) for n, p in zip(self._movable, places, strict=True)}
         return self.space.repaired({**self.best.config, **moved}, fixed=self.frozen)
 
     def free(self) -> list[str]:
