@@ -34,9 +34,15 @@ def _command(folder: Path) -> Options:
     return {"config": folder / "task.yaml"}
 
 
+def _gpu(_folder: Path) -> Options:
+    tiny = {"setting": "tiny", "device": "cpu", "compile": "off"}
+    return {**tiny, "data": "bytes", "budget_seconds": 0.2}
+
+
 SAMPLES: dict[str, Callable[[Path], Options]] = {
     "command": _command,
     "gpt": _gpt,
+    "gpt-gpu": _gpu,
     "script": _script,
     "table": _table,
 }

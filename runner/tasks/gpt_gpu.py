@@ -1,0 +1,223 @@
+"""The gpt-gpu task: the field's 50M-parameter benchmark, five minutes of training on one card.
+
+It prepares the text (public shards, or bytes of local text where a person chooses that), starts
+`python -m runner.train_gpu` for each trial, and knows what makes two metrics comparable. Torch is
+not imported here: only the trial's own process has it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from runner.borders import Outcome
+from runner.corpus import Corpus, CorpusError, prepare
+from runner.gpu_space import SETTINGS
+from runner.shards import ShardError, Tokens
+from runner.shards import prepare as prepare_shards
+from runner.tasks.base import (
+    ROOT,
+    TaskError,
+    constraint_outcome,
+    digest_of_files,
+    digest_over,
+    host_facts,
+    measure,
+    trial_environment,
+)
+from runner.tasks.kinds import Places, TaskKind, TaskOptions
+from sandbox.mechanism import Config
+
+TRAINER_FILES = tuple(
+    ROOT / "runner" / name
+    for name in (
+        *("train_gpu.py", "gpu_model.py", "gpu_space.py", "shards.py", "corpus.py"),
+        *("train.py", "train_options.py"),  # the schedule and the failures' classes
+    )
+)
+# Compilation, evaluation and the start come on top of the budget.
+EXTRA_SECONDS = 900.0
+PROBE_SECONDS = 180.0
+FALLBACK = "BYTES OF LOCAL TEXT (fallback, not comparable with print)"
+
+
+class GpuOptions(TaskOptions):
+    """The options of the gpt-gpu task."""
+
+    data: Literal["shards", "bytes"] = Field(
+        default="shards",
+        description="public shards with a vocabulary of 8192, or bytes of local text (a fallback)",
+    )
+    shards: Path | None = Field(
+        default=None, description="the folder of parquet shards, var/shards if not given"
+    )
+    budget_seconds: float = Field(
+        default=300.0, ge=0.1, le=86_400, description="wall time of one training after compilation"
+    )
+    setting: Literal["50m", "tiny"] = Field(default="50m", description="tiny is for tests")
+    device: Literal["cuda", "cpu"] = Field(default="cuda", description="cpu is for tests")
+    precision: Literal["bf16", "float32"] = Field(default="bf16", description="of the computation")
+    compile: Literal["inductor", "aot_eager", "off"] = Field(
+        default="inductor", description="torch.compile's backend"
+    )
+    threads: int = Field(default=1, ge=1, le=256, description="threads of one training on a CPU")
+
+
+class GpuTask:
+    """Bits per byte after `budget_seconds` of wall time on one card (lower is better)."""
+
+    name = "gpt-gpu"
+    metric = "val_bpb"
+    minimize = True
+
+    def __init__(self, options: GpuOptions, places: Places) -> None:
+        self.options = options
+        self.setting = SETTINGS[options.setting]
+        self.space = self.setting.space
+        self.device = _probe(options.device)
+        self._cache = places.var / "corpus"
+        self._shards = options.shards or places.var / "shards"
+        self._list = places.var / "corpus" / "tokens.json"
+        try:
+            self.text: Tokens | Corpus = self._prepared()
+        except (ShardError, CorpusError) as error:
+            raise TaskError(str(error)) from None
+        self.description = (
+            f"Train a GPT ({self.setting.name}, context {self.setting.sequence_length}) for "
+            f"{options.budget_seconds:g} s on {self.device}; text: {self.text_label}; measure bits "
+            "per byte on held-out text (lower is better)."
+        )
+
+    @property
+    def text_label(self) -> str:
+        """What is trained on, as people must see it."""
+        if isinstance(self.text, Corpus):
+            return FALLBACK
+        return f"{len(self.text.train)} public shards, vocabulary {self.setting.vocabulary}"
+
+    def _prepared(self) -> Tokens | Corpus:
+        if self.options.data == "bytes":
+            return prepare(self._cache)
+        tokens = prepare_shards(self._shards, vocabulary=self.setting.vocabulary)
+        told = {
+            "train": [str(path.resolve()) for path in tokens.train],
+            "validation": str(tokens.validation.resolve()),
+            "token_bytes": tokens.token_bytes,
+        }
+        self._list = self._cache / f"tokens-{tokens.digest[:16]}.json"
+        self._list.parent.mkdir(parents=True, exist_ok=True)
+        self._list.write_text(json.dumps(told))
+        return tokens
+
+    @cached_property
+    def digest(self) -> str:
+        """Trainer and evaluator, text (which kind, and its digest), setting, budget, precision,
+        compilation and the card."""
+        return digest_over(
+            {
+                "task": self.name,
+                "trainer": digest_of_files(TRAINER_FILES),
+                "text": [self.options.data, self.text.digest],
+                "setting": self.setting.name,
+                "budget_seconds": f"{self.options.budget_seconds:g}",
+                "precision": self.options.precision,
+                "compile": self.options.compile,
+                "device": self.device,
+                "threads": self.options.threads,
+                "torch": version("torch"),
+            }
+        )
+
+    def host(self) -> dict[str, Any]:
+        """Facts to print beside a number."""
+        return {
+            **host_facts(),
+            "device": self.device,
+            "torch": version("torch"),
+            "setting": self.setting.name,
+            "text": self.text_label,
+            "text_digest": self.text.digest,
+            "precision": self.options.precision,
+            "compile": self.options.compile,
+            "budget_seconds": self.options.budget_seconds,
+            "budget_clock": "wall seconds after compilation",
+        }
+
+    def run(
+        self, config: Config, *, seed: int, progress: Callable[[str], None] | None = None
+    ) -> Outcome:
+        """One trial in its own process. A configuration outside the space costs nothing."""
+        if (refused := constraint_outcome(self.space, config)) is not None:
+            return refused
+        return measure(
+            self._command(config, seed),
+            metric=self.metric,
+            deadline_seconds=self.options.budget_seconds * 1.5 + EXTRA_SECONDS,
+            env=trial_environment(
+                {
+                    "OMP_NUM_THREADS": str(self.options.threads),
+                    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+                }
+            ),
+            progress=progress,
+        )
+
+    def _command(self, config: Config, seed: int) -> list[str]:
+        text = [f"--cache={self._cache.resolve()}"]
+        if isinstance(self.text, Tokens):
+            text = [f"--tokens={self._list.resolve()}"]
+        return [
+            sys.executable,
+            "-m",
+            "runner.train_gpu",
+            f"--setting={self.setting.name}",
+            f"--device={self.options.device}",
+            f"--precision={self.options.precision}",
+            f"--compile={self.options.compile}",
+            f"--budget-seconds={self.options.budget_seconds}",
+            f"--threads={self.options.threads}",
+            f"--seed={seed}",
+            *text,
+            json.dumps(dict(config), sort_keys=True, allow_nan=False),
+        ]
+
+
+@cache
+def _probe(device: str) -> str:
+    """What the device is called. Raises TaskError where there is none: nothing falls back."""
+    try:
+        done = subprocess.run(  # noqa: S603 - our own trainer
+            [sys.executable, "-m", "runner.train_gpu", f"--device={device}", "--probe"],
+            cwd=ROOT,
+            env=trial_environment({}),
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise TaskError(f"torch did not start within {PROBE_SECONDS:g} s") from None
+    if done.returncode != 0:
+        raise TaskError(f"the {device} can't be used: {done.stderr.strip()[-800:]}")
+    found = [line for line in done.stdout.splitlines() if line.startswith("device: ")]
+    return found[0].removeprefix("device: ") if found else device
+
+
+def _make(options: GpuOptions, places: Places) -> GpuTask:
+    return GpuTask(options, places)
+
+
+KIND = TaskKind(
+    name=GpuTask.name,
+    about="the 50M-parameter GPT benchmark on one CUDA card; val_bpb, lower is better",
+    options=GpuOptions,
+    make=_make,
+)
