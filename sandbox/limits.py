@@ -17,7 +17,7 @@ class Limits:
     start_seconds: float = 60  # the engine's own work; too slow is an infrastructure error
     load_seconds: float = 30  # scikit-learn on a cold, busy machine takes 10
     call_seconds: float = 5
-    job_seconds: float | None = 60
+    job_seconds: float | None = 180  # of the clock, and a machine may be busy
     reply_bytes: int = 256 * KIB
     output_bytes: int = MIB
     state_bytes: int = 64 * KIB
@@ -32,7 +32,7 @@ class Limits:
 
     @classmethod
     def screening(cls) -> Limits:
-        """For a draft that nobody has approved: a minute in all."""
+        """For a draft that nobody has approved: three minutes in all."""
         return cls()
 
     @classmethod

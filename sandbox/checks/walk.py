@@ -300,8 +300,19 @@ class Walk(ast.NodeVisitor):
             self.visit(node.func)
         if binding is not None and binding.module in UNSEEDED:
             self._chance(node, binding)
-        for part in [*node.args, *node.keywords]:
+        given = node.args[1:] if self._patches_own(node) else node.args
+        for part in [*given, *node.keywords]:
             self.visit(part)
+
+    def _patches_own(self, node: ast.Call) -> bool:
+        """`monkeypatch.setattr(module, ...)` of the module that a test is about."""
+        root, parts = _chain(node.func)
+        if not isinstance(root, ast.Name) or root.id != "monkeypatch" or parts != ["setattr"]:
+            return False
+        first = node.args[0] if node.args else None
+        return isinstance(first, ast.Name) and any(
+            self._table.get(module, frozenset()) is None for module in self._modules_of(first.id)
+        )
 
     def _called(self, function: ast.expr) -> tuple[str, Binding | None]:
         """The builtin or the module's member that a call names."""

@@ -1,0 +1,5 @@
+import time
+
+
+def test_patience():
+    time.sleep(3600)

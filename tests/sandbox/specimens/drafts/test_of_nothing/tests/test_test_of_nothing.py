@@ -1,0 +1,5 @@
+from mechanisms.test_of_nothing import Missing
+
+
+def test_it():
+    assert Missing()

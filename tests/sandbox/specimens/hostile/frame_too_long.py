@@ -1,0 +1,19 @@
+"""Announces a frame of two gigabytes on the protocol's descriptor."""
+
+import os
+
+from sandbox.mechanism import Mechanism
+
+def write(body, length=None):
+    frame = (len(body) if length is None else length).to_bytes(4, "big") + body
+    for fd in range(3, 16):
+        try:
+            os.write(fd, frame)
+        except OSError:
+            pass
+
+
+class Specimen(Mechanism):
+    def propose(self, view, count):
+        write(b"", 2**31)
+        return view.ask("something else", count)
