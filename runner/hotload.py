@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from runner.decisions import Running, check
 from runner.protocol import Desired, signing_bytes
 from sandbox import clearance
+from sandbox import lock as locks
 from sandbox.backends.base import Backend
 from sandbox.errors import MechanismFailure, Rule
 from sandbox.host import MechanismHost
@@ -59,6 +60,7 @@ def verify(
         version=desired.version,
         commit=desired.commit,
         digest=desired.digest,
+        locks=desired.locks,
     )
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
@@ -84,6 +86,19 @@ def verify(
             f"now it is {desired.digest[:12]}"
         )
     return source
+
+
+def require_lock(desired: Desired) -> None:
+    """Raise LoadRefused where the sandbox image of this machine has other packages than those
+    that the mechanism was screened with, or that were approved since."""
+    mine = locks.current().digest
+    if desired.locks and mine not in desired.locks:
+        wanted = ", ".join(one[:12] for one in desired.locks)
+        raise LoadRefused(
+            f"the sandbox image here is made of another lock ({mine[:12]}) than it may run with "
+            f"({wanted}): take lock.json from the platform (Packages) and run "
+            "`python -m sandbox image --lock lock.json` on this machine"
+        )
 
 
 class Loader:
@@ -125,6 +140,7 @@ class Loader:
             last_version=last_version,
             last_digest=last_digest,
         )
+        require_lock(desired)
         backend = self._cleared(source)
 
         def try_it() -> None:

@@ -21,8 +21,9 @@ Errors are `{"error": CODE, "message": WHAT TO DO}`: 401 bad token, 409 `stale_b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -67,6 +68,9 @@ class Desired(Wire):
     base_commit: str = Field(pattern=HEX40)
     library: list[LibraryEntry]
     audit_checkpoint: str = Field(default="", max_length=2000)
+    # Locks of the sandbox image that it may run with: the one in force, and the one that it was
+    # screened with. Part of the signature.
+    locks: list[Annotated[str, Field(pattern=HEX64)]] = Field(default_factory=list, max_length=4)
 
 
 class LibraryEntry(Wire):
@@ -78,10 +82,12 @@ class LibraryEntry(Wire):
     test: str = Field(default="", max_length=64 * 1024)
 
 
-def signing_bytes(*, target: str, version: int, commit: str, digest: str) -> bytes:
+def signing_bytes(
+    *, target: str, version: int, commit: str, digest: str, locks: Sequence[str] = ()
+) -> bytes:
     """The bytes that the platform signs for a desired state."""
     lines = ("escapement desired state v1", target, str(version), commit, digest)
-    return "\n".join(lines).encode()
+    return "\n".join([*lines, *(f"lock {one}" for one in locks)]).encode()
 
 
 class HookCounts(Wire):

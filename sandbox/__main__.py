@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sandbox import bills, clearance, doctor, sarif
+from sandbox import bills, clearance, doctor, image_commands, sarif
 from sandbox.backends import get_backend
 from sandbox.backends.base import Backend, Switch
 from sandbox.draft import lay_out, read_files
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     commands: dict[str, Callable[[argparse.Namespace, Progress], int]] = {
         "screen": _screen,
-        "image": _image,
+        "image": image_commands.command,
         "doctor": _doctor,
         "reap": _reap,
         "advisories": bills.advisories_command,
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="see what the sandbox alone stops; such a screening can't pass",
     )
-    commands.add_parser("image", help="build the sandbox image, if it is missing")
+    image_commands.add_parser(commands)
     examine = commands.add_parser("doctor", help="try what is forbidden, and say what holds")
     examine.add_argument(
         "--without",
@@ -152,11 +152,6 @@ def _backend(progress: Progress) -> Backend:
     except InfrastructureError as error:
         progress(f"no sandbox: {error}")
         return _NoEngine(error)
-
-
-def _image(_: argparse.Namespace, progress: Progress) -> int:
-    Console().print(get_backend(progress=progress).image_id, highlight=False)
-    return 0
 
 
 def _doctor(arguments: argparse.Namespace, progress: Progress) -> int:

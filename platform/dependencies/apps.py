@@ -1,4 +1,4 @@
-"""The app of requests for packages: what it gives to the lifecycle, to the log and to the worker."""
+"""The app of requests for packages: what it gives to the lifecycle, the log and the worker."""
 
 from __future__ import annotations
 

@@ -135,10 +135,10 @@ def approve(*, request_id: int, person: User, reason: str, binding_digest: str) 
         review = _review(
             request,
             person,
-            DependencyReview.Decision.APPROVE,
-            reason,
-            binding,
-            timedelta(hours=policy.people.approval_hours),
+            decision=DependencyReview.Decision.APPROVE,
+            reason=reason,
+            binding=binding,
+            lasts=timedelta(hours=policy.people.approval_hours),
         )
         moves.created(ledger, review)
         if len({r.reviewer_id for r in approvals_of(request)}) >= policy.dependencies.quorum:
@@ -170,8 +170,14 @@ def reject(*, request_id: int, person: User, reason: str) -> DependencyReview:
             raise Denied("not_entitled", f"only the group {policy.people.roles.review} may decide")
         reason, binding = said(reason), binding_of(request)
         moves.void_all(ledger, request, f"rejected: {reason}")
-        decision = DependencyReview.Decision.REJECT
-        review = _review(request, person, decision, reason, binding, FOREVER)
+        review = _review(
+            request,
+            person,
+            decision=DependencyReview.Decision.REJECT,
+            reason=reason,
+            binding=binding,
+            lasts=FOREVER,
+        )
         moves.created(ledger, review)
         moves.move(ledger, request, Verb.REJECT, reason)
         ledger.write(
@@ -220,6 +226,7 @@ def unbound(request: DependencyRequest) -> str:
 def _review(
     request: DependencyRequest,
     person: User,
+    *,
     decision: DependencyReview.Decision,
     reason: str,
     binding: dict[str, Any],

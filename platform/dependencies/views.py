@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from audit.canonical import digest as digest_of
 from audit.models import Entry
 from django.contrib import messages
 from django.contrib.auth.models import User
@@ -254,8 +255,7 @@ def _binding(subject: DependencyRequest) -> dict[str, Any]:
     except Denied:  # no record yet, or no policy: nothing to bind to
         return {"binding": [], "binding_digest": "", "quorum": 0}
     rows = [(key, str(value)) for key, value in binding.items()]
-    digest = decisions.digest(binding)
-    return {"binding": rows, "binding_digest": digest, "quorum": binding["quorum"]}
+    return {"binding": rows, "binding_digest": digest_of(binding), "quorum": binding["quorum"]}
 
 
 def _get(pk: int) -> DependencyRequest:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -227,20 +228,23 @@ def refresh() -> int:
     waiting = [State.IN_REVIEW, State.APPROVED, State.BUILD_FAILED]
     for request in DependencyRequest.objects.filter(state__in=[State.ASKED, *waiting]):
         if request.expires_at <= now:
-            done += _try(lambda pk=request.pk: verbs.expire(request_id=pk))
+            done += _try(partial(verbs.expire, request_id=request.pk))
         elif request.state == State.ASKED:
             continue
         elif moved := decisions.drift(request):
-            done += _try(lambda pk=request.pk, why=moved: verbs.renew(request_id=pk, reason=why))
+            done += _try(partial(verbs.renew, request_id=request.pk, reason=moved))
         elif why := decisions.unbound(request):
-            done += _try(lambda pk=request.pk, why=why: decisions.void(request_id=pk, reason=why))
+            done += _try(partial(decisions.void, request_id=request.pk, reason=why))
     silent = DependencyRequest.objects.filter(
         state=State.BUILDING, claimed_at__lt=now - builds.SILENT
     )
     for request in silent:
         done += _try(
-            lambda pk=request.pk: builds.fail(
-                request_id=pk, code="silent", message="the worker that built it fell silent"
+            partial(
+                builds.fail,
+                request_id=request.pk,
+                code="silent",
+                message="the worker that built it fell silent",
             )
         )
     return done

@@ -32,6 +32,7 @@ from runs.models import Runner, Target
 from proposals import branches, lifecycle
 from proposals.acts import Denied, record_denial
 from proposals.admission import as_uuid, refuse
+from proposals.facts import locks_for
 from proposals.models import Activation, Proposal, Stop
 from runner.protocol import (
     Ack,
@@ -113,12 +114,13 @@ def desired(request: HttpRequest) -> Desired:
     if digest_of(source) != activation.digest:
         raise DoorError("broken", "git does not hold what was approved: run verify_audit", 500)
     stop = Stop.objects.filter(target=target, released_at__isnull=True).first()
-    head = repository.head()
+    head, locks = repository.head(), locks_for(activation)
     signed = signing_bytes(
         target=target.name,
         version=activation.version,
         commit=activation.commit,
         digest=activation.digest,
+        locks=locks,
     )
     return Desired(
         target=target.name,
@@ -133,6 +135,7 @@ def desired(request: HttpRequest) -> Desired:
         base_commit=head,
         library=_library(repository, head),
         audit_checkpoint=checkpoints.anchor(),
+        locks=locks,
     )
 
 

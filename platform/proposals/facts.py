@@ -16,6 +16,7 @@ from proposals import branches, hooks, operators, shown
 from proposals.acts import Denied, policy_in_force
 from proposals.models import Activation, Proposal, Review, Screening, Stop
 from proposals.policy import Context, Evidence, Policy
+from sandbox import lock as sandbox_lock
 from sandbox.advisories import parse_time
 from sandbox.report import Outcome
 
@@ -92,6 +93,16 @@ def image_in_force() -> str:
     if lock := hooks.lock_in_force():
         done = done.filter(report__versions__lock=lock)
     return done.order_by("-finished_at").values_list("image_id", flat=True).first() or ""
+
+
+def locks_for(activation: Activation) -> list[str]:
+    """Locks of the sandbox image that a runner may run it with: the one in force, and the one
+    that its proposal was screened with."""
+    found = [hooks.lock_in_force() or sandbox_lock.seed().digest]
+    proposal = activation.proposal or (activation.restores and activation.restores.proposal)
+    screening = screening_of(proposal) if proposal else None
+    screened = screening.report.get("versions", {}).get("lock", "") if screening else ""
+    return sorted({*found, *([screened] if screened else [])})
 
 
 def binding_of(proposal: Proposal) -> dict[str, Any]:

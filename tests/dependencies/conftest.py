@@ -9,7 +9,7 @@ import importlib.util
 import io
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -98,11 +98,11 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheels:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A var folder of this test alone: its lock, its wheels, no advisories."""
     monkeypatch.setenv("ESCAPEMENT_VAR", str(tmp_path / "var"))
     monkeypatch.setenv("ESCAPEMENT_ADVISORIES", str(tmp_path / "advisories"))
-    yield tmp_path / "var"
+    return tmp_path / "var"
 
 
 class Packages:

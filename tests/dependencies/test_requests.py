@@ -165,7 +165,7 @@ def test_a_policy_that_changes_after_the_approval_voids_it(packages: Any, world:
     ],
 )
 def test_what_the_policy_forbids_nobody_approves(
-    packages: Any, world: Any, refused: Any, rule: str, value: Any, words: str
+    packages: Any, world: Any, *, refused: Any, rule: str, value: Any, words: str
 ) -> None:
     world.load_policy(**{f"dependencies__{rule}": value})
     request = packages.recorded()
