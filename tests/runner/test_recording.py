@@ -1,4 +1,4 @@
-"""Recording a surface: every point once, in forked children, durable, resumable, honestly packed."""
+"""Recording a surface: every point once, in forked children, durable, resumable, packed."""
 
 from __future__ import annotations
 
@@ -196,9 +196,7 @@ def test_it_goes_on_where_it_was_cut_and_trains_nothing_twice(tmp_path):
     assert len(trained) == len(whole) - 6
     second = {job: line.measured[:3] for job, line in log.lines.items()}
     log.close()
-    first = {
-        Job(*row["job"]): tuple(row["measured"][:3]) for row in map(json.loads, whole[1:])
-    }
+    first = {Job(*row["job"]): tuple(row["measured"][:3]) for row in map(json.loads, whole[1:])}
     assert second == first
 
 

@@ -1,4 +1,4 @@
-"""The table task and its files: what was recorded, nothing else, and every lie of a file refused."""
+"""The table task and its files: what was recorded and nothing else; lies of a file are refused."""
 
 from __future__ import annotations
 

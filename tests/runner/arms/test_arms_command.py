@@ -1,0 +1,201 @@
+"""The command `arms` on a small real surface: same seeds same bytes, resumption, refusals."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from runner.__main__ import app
+from runner.arms.gate import placebo_digest
+from runner.foreign import read_foreign
+
+ROOT = Path(__file__).resolve().parents[3]
+SMALL = ROOT / "tests/runner/surfaces/small.json.gz"
+COMPARED = ("arms.md", "arms.json", "curves.svg", "curves.png")
+
+
+def arms(out, *more, arms="A,R,T,S", trials=6, repeats=2):
+    return [
+        "arms",
+        *("--task", "table", "--surface", str(SMALL), "--out", str(out)),
+        *("--arms", arms, "--trials", str(trials), "--repeats", str(repeats), *map(str, more)),
+    ]
+
+
+def run(words):
+    return CliRunner().invoke(app, words)
+
+
+def files(out):
+    return {name: (out / name).read_bytes() for name in COMPARED}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished ablation."""
+    out = tmp_path_factory.mktemp("arms") / "first"
+    done = run(arms(out))
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_the_same_seeds_give_the_same_bytes(finished, tmp_path):
+    assert run(arms(tmp_path / "second")).exit_code == 0
+    assert files(tmp_path / "second") == files(finished)
+    assert run(arms(tmp_path / "third", "--seed", 1)).exit_code == 0
+    assert files(tmp_path / "third")["arms.json"] != files(finished)["arms.json"]
+
+
+def test_the_table_says_what_it_is(finished):
+    text = (finished / "arms.md").read_text()
+    assert "habit (scripted, not a language model)" in text
+    assert "Known optimum: 6.6044" in text
+    assert "Wilcoxon" in text
+    data = json.loads((finished / "arms.json").read_text())
+    assert data["arms"]["A"]["n"] == 2
+    for letter, arm in data["arms"].items():
+        assert arm["trainings"] <= 12, letter
+        assert all(x >= data["optimum"] for curve in arm["curves"] for x in curve)
+        assert all(len(curve) == 7 for curve in arm["curves"])
+    starts = [arm["start"] for arm in data["arms"].values()]
+    assert all(start == starts[0] for start in starts), "one baseline for all arms"
+    assert (finished / "curves.svg").read_text().startswith("<?xml")
+    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+    host = json.loads((finished / "host.json").read_text())
+    assert host["versions"]["optuna"]
+    assert (finished / "key").exists()
+    assert (finished / "key").stat().st_mode & 0o077 == 0
+
+
+def test_a_finished_ablation_runs_nothing_again_and_can_grow(finished, tmp_path):
+    out = tmp_path / "grown"
+    assert run(arms(out, arms="A,T", repeats=1)).exit_code == 0
+    first = (out / "runs/A/000.json").read_bytes()
+    stamp = (out / "runs/A/000.json").stat().st_mtime_ns
+    assert run(arms(out)).exit_code == 0
+    assert (out / "runs/A/000.json").read_bytes() == first
+    assert (out / "runs/A/000.json").stat().st_mtime_ns == stamp
+    assert files(out) == files(finished)
+
+
+def test_kill_9_at_random_moments_changes_nothing(finished, tmp_path):
+    out = tmp_path / "killed"
+    rng = random.Random()  # another moment each time: every one must do
+    command = [sys.executable, "-m", "runner", *arms(out)]
+    for wanted in (rng.randrange(2, 7),):
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 120
+        while child.poll() is None and time.monotonic() < end:
+            if sum(1 for _ in out.glob("runs/*/*/trainings.jsonl")) >= wanted:
+                break
+            time.sleep(0.005)
+        child.kill()
+        child.wait()
+    done = subprocess.run(
+        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout
+    assert files(out) == files(finished)
+
+
+def test_the_placebo_goes_the_whole_way_and_changes_nothing(tmp_path):
+    """Gate, approval on record, signed load into a sandbox worker, counted calls: and arm A."""
+    out = tmp_path / "placebo"
+    done = run(arms(out, arms="A,P", trials=5, repeats=2))
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (out / "gate.jsonl").read_text().splitlines()]
+    assert len(rows) == 1, "screened once for all repeats"
+    assert rows[0]["digest"] == placebo_digest()
+    assert (rows[0]["approved"], rows[0]["let_through"]) == (True, ["inert"])
+    assert rows[0]["checks"]["replay"] == "failed"
+    assert rows[0]["posture"], "a real sandbox"
+    assert "benchmark" in rows[0]["policy"]
+    data = json.loads((out / "arms.json").read_text())
+    assert data["same_as_A"] == {"P": 2}
+    placebo, plain = data["arms"]["P"], data["arms"]["A"]
+    assert placebo["final"] == plain["final"]
+    assert placebo["curves"] == plain["curves"]
+    (used,) = placebo["activation"]
+    assert used["digest"] == placebo_digest()
+    assert used["hooks"]["propose_calls"] == used["trials"] > 0
+    assert used["hooks"]["observe_calls"] == used["trials"]
+    assert used["hooks"]["ask_calls"] == used["trials"]
+    assert used["hooks"]["proposals_changed"] == used["hooks"]["acceptances_changed"] == 0
+    assert used["hooks"]["raised"] == 0
+    assert placebo["events"][0][0]["what"] == "loaded"
+    assert "in 2 of 2 repeats" in (out / "arms.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--arms", "A,Z"], "no arm 'Z'"),
+        (["--repeats", "0"], "--repeats"),
+        (["--trials", "0"], "--trials"),
+        (["--no-such-option", "1"], "no option"),
+        (["--surface", "none.json.gz"], "twice"),
+        (["--generator", "magic"], "--generator"),
+        (["--prior", "openai"], "--base-url"),
+        (["--beside", "no-such-file"], "cannot read"),
+    ],
+)
+def test_wrong_options_are_refused_with_what_to_write(tmp_path, more, message):
+    done = run([*arms(tmp_path / "out", repeats=1, trials=1), *more])
+    assert done.exit_code == 2, done.output
+    assert message in done.output
+
+
+def test_other_settings_in_the_same_folder_are_refused(finished):
+    before = files(finished)
+    done = run(arms(finished, trials=7))
+    assert (done.exit_code, "trials" in done.output) == (2, True), done.output
+    done = run(arms(finished, "--keep-sigma", 0))
+    assert (done.exit_code, "keep_sigma" in done.output) == (2, True), done.output
+    assert files(finished) == before
+
+
+def test_a_broken_record_is_refused_by_name(tmp_path):
+    out = tmp_path / "broken"
+    assert run(arms(out, arms="U", repeats=1)).exit_code == 0
+    (out / "runs/U/000.json").write_text("{}")
+    done = run(arms(out, arms="U", repeats=1))
+    assert done.exit_code == 2
+    assert "000.json is broken" in done.output
+
+
+def test_foreign_traces_stand_beside_and_are_never_compared(tmp_path):
+    trace = tmp_path / "results.tsv"
+    trace.write_text(
+        "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
+        "a\t0.9979\t44.0\tkeep\tbaseline\nb\t0.9932\t44.2\tkeep\tlr\nc\tx\t1\tkeep\tbroken\n"
+    )
+    out = tmp_path / "out"
+    done = run(arms(out, "--beside", trace, arms="A,U", repeats=1))
+    assert done.exit_code == 0, done.output
+    assert "| results.tsv | results.tsv | 2 | 1 | 0.9932 |" in (out / "arms.md").read_text()
+    data = json.loads((out / "arms.json").read_text())
+    assert data["beside"][0]["broken_count"] == 1
+
+
+# --- import-trace ---
+
+
+def test_import_trace_writes_trials_and_names_what_is_broken(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text('{"metric": 1.5}\nprose\n{"metric": 1.25}\n')
+    out = tmp_path / "trials.jsonl"
+    done = run(["import-trace", str(trace), "--out", str(out)])
+    assert done.exit_code == 1
+    assert '"broken_count": 1' in done.output
+    assert [t.metric for t in read_foreign(out).trials] == [1.5, 1.25]
+    trace.write_text('{"metric": 1.5}\n')
+    assert run(["import-trace", str(trace)]).exit_code == 0
+    trace.write_text("<html>")
+    assert run(["import-trace", str(trace)]).exit_code == 2
