@@ -23,6 +23,7 @@ from runner.diagnosis import diagnose
 from runner.prompting import Prompts
 from runner.protocol import NAME, Round
 from runner.strategy import earlier_table, history_table, space_table
+from sandbox.checks import interface
 from sandbox.checks.table import MECHANISM_MODULES
 from sandbox.draft import draft_from_files, mechanism_classes
 from sandbox.report import DraftError, digest_of
@@ -222,8 +223,11 @@ def refusal(files: dict[str, str], name: str, context: ResearchContext) -> str:
         draft_from_files({p: text.encode() for p, text in files.items()})
     except DraftError as error:
         return f"{error.code}: {error}"
+    wrong = [f.message for f in interface.findings(ast.parse(files[path]), path)]
     if _declared_name(files[path]) != name:
-        return f"the class attribute `name` must be {name!r}"
+        wrong.append(f"the class attribute `name` must be {name!r}")
+    if wrong:
+        return "interface: " + "; ".join(wrong)[:2000]
     digest, shape = digest_of(files[path].encode()), fingerprint(files[path])
     for entry in context.library:
         if digest == entry.digest or shape == fingerprint(entry.source):
@@ -286,9 +290,9 @@ def _unique(name: str, context: ResearchContext) -> str:
 def _shown_context(
     context: ResearchContext, diagnosis: dict[str, object], metric: str
 ) -> dict[str, str]:
-    interface = Path(sandbox.mechanism.__file__).read_text(encoding="utf-8")
+    shown = Path(sandbox.mechanism.__file__).read_text(encoding="utf-8")
     return {
-        "interface": interface.partition("# --- plain data for the wire")[0].rstrip(),
+        "interface": shown.partition("# --- plain data for the wire")[0].rstrip(),
         "live_name": context.mechanism_name,
         "live_source": context.mechanism_source.rstrip(),
         "space": space_table(context.space, context.best.config, context.frozen),
