@@ -30,7 +30,7 @@ from runner.arms.gate import Gate
 from runner.arms.plot import write_curves
 from runner.arms.runs import Record, Workshop, path_of, run_arm
 from runner.arms.score import Yardstick, score
-from runner.arms.spec import Arm, ArmsError, arms_named
+from runner.arms.spec import Arm, ArmsError, Mechanisms, arms_named
 from runner.borders import Task
 from runner.foreign import Foreign
 from runner.level2 import Base, seed_library
@@ -122,24 +122,29 @@ def _settle(out: Path, settings: ArmsSettings, task: Task) -> dict[str, Any]:
         "prior": run.prior,
         "level2": run.generator,
         "model": run.model,
-        "library": {e.name: e.digest for e in seed_library(LIBRARY)},
         "policy": approval.LABEL,
     }
-    path = out / "settings.json"
+    _same(out / "settings.json", facts)
+    if any(arm.mechanisms is Mechanisms.LEVEL2 for arm in arms_named(settings.arms)):
+        _same(out / "library.json", {e.name: e.digest for e in seed_library(LIBRARY)})
+    return facts
+
+
+def _same(path: Path, facts: dict[str, Any]) -> None:
+    """Write facts, or make sure that they are what was written. Raises ArmsError."""
     if not path.exists():
         path.write_text(json.dumps(facts, sort_keys=True, indent=1) + "\n", encoding="utf-8")
-        return facts
+        return
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         other = sorted(k for k in {*known, *facts} if known.get(k) != facts.get(k))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ArmsError(f"{path} is broken ({error}): choose another --out") from None
     if other:
         raise ArmsError(
-            f"{out} holds an ablation with other {', '.join(other)}: its numbers can't stand "
-            "beside these. Choose another --out"
+            f"{path.parent} holds an ablation with other {', '.join(other)}: its numbers can't "
+            "stand beside these. Choose another --out"
         )
-    return facts
 
 
 def _workshop(settings: ArmsSettings, task: Task, say: Say) -> Workshop:
