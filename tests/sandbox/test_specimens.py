@@ -101,12 +101,12 @@ class Watched:
         return len(self._channels)
 
     def left(self) -> list[str]:
-        """Processes, containers and control groups that are still there."""
+        """Containers and control groups that are still there. A group that holds a process can't
+        be removed: without the group there is no process."""
         found: list[str] = []
         for channel in self._channels:
             if isinstance(channel, ProcessChannel):
-                inside = Path(f"/proc/{channel._inside}")
-                found += [str(p) for p in [inside, *channel._group.folders] if p.exists()]
+                found += [str(p) for p in channel._group.folders if p.exists()]
                 found += ["bwrap"] if channel._process.poll() is None else []
             elif container_is_there(channel.posture["container"]):
                 found.append(channel.posture["container"])
