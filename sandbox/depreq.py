@@ -31,7 +31,7 @@ from sandbox.vulnerabilities import Scan
 from sandbox.wheel_facts import RequestError, Wheel, candidates, look
 from sandbox.wheels import Found
 
-LIKE = 0.84
+LIKE = 0.8
 Scanner = Callable[[Sequence[str]], Scan]
 
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import hashlib
 import importlib.util
-import io
 import sys
-import zipfile
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +27,7 @@ def _module(name: str, path: Path) -> ModuleType:
 
 
 _proposals = _module("world_of_proposals", HERE.parent / "proposals/conftest.py")
+_maker = _module("wheel_maker", HERE.parent / "sandbox/wheel_maker.py")
 place, world, refused = _proposals.place, _proposals.world, _proposals.refused
 
 
@@ -43,46 +38,9 @@ class Wheels:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def add(
-        self,
-        name: str,
-        version: str,
-        files: dict[str, str] | None = None,
-        *,
-        needs: Sequence[str] = (),
-        licence: str = "MIT",
-        says: str = "",
-    ) -> Path:
-        package = name.replace("-", "_")
-        body = files if files is not None else {f"{package}/__init__.py": "LIMIT = 3\n"}
-        lines = ["Metadata-Version: 2.1", f"Name: {says or name}", f"Version: {version}"]
-        lines += [f"License: {licence}"] if licence else []
-        lines += [f"Requires-Dist: {need}" for need in needs]
-        information = f"{package}-{version}.dist-info"
-        body = {
-            **body,
-            f"{information}/METADATA": "\n".join(lines) + "\n",
-            f"{information}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\n"
-            "Root-Is-Purelib: true\nTag: py3-none-any\n",
-        }
-        path = self.folder / f"{package}-{version}-py3-none-any.whl"
-        with zipfile.ZipFile(path, "w") as archive:
-            for file, text in body.items():
-                archive.writestr(zipfile.ZipInfo(file), text)
-            archive.writestr(
-                zipfile.ZipInfo(f"{information}/RECORD"), _record(body, f"{information}/RECORD")
-            )
+    def add(self, name: str, version: str, *files: Any, **more: Any) -> Path:
+        path: Path = _maker.make_wheel(self.folder, name, version, *files, **more)
         return path
-
-
-def _record(body: dict[str, str], own: str) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    for file, content in body.items():
-        value = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest())
-        rows.writerow([file, f"sha256={value.rstrip(b'=').decode()}", len(content.encode())])
-    rows.writerow([own, "", ""])
-    return text.getvalue()
 
 
 @pytest.fixture

@@ -1,0 +1,157 @@
+"""The worker's part, with real pip and, once, with a real engine: record, build, try, adopt."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dependencies import adopted, builds, work
+from dependencies.models import DependencyRequest, LockVersion
+
+from sandbox import image, wheels
+from sandbox import lock as locks
+from sandbox.backends import engine as engines
+from sandbox.backends import get_backend, images
+from sandbox.backends.base import Backend
+from sandbox.errors import InfrastructureError
+from sandbox.host import Limits, MechanismFailure, MechanismHost
+from sandbox.lock import Lock, Pin
+from sandbox.opened import probe
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_record_is_made_through_pip_and_its_wheels_are_kept(packages: Any) -> None:
+    packages.index.add("tiny", "1.0")
+    request = packages.ask()
+    assert work.record.call(request.pk) == "in_review"
+    assert work.record.call(request.pk) == "not to be had", "a task that is given twice"
+    request.refresh_from_db()
+    (pin,) = (p for p in locks.parse(request.lock_text.encode()).pins if p.name == "tiny")
+    assert wheels.stored(pin) is not None
+
+
+def test_an_index_that_is_away_is_tried_again_within_a_bound(
+    packages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise wheels.WheelError(wheels.Trouble.INDEX_AWAY, "the index does not answer")
+
+    monkeypatch.setattr(work.depreq, "examine", away)
+    request = packages.ask()
+    said = [work.record.call(request.pk) for _ in range(work.RECORD_ATTEMPTS)]
+    request.refresh_from_db()
+    assert said[:-1] == ["again later"] * (work.RECORD_ATTEMPTS - 1)
+    assert (said[-1], request.code) == ("unfit", "index_away")
+
+
+def test_what_can_not_be_had_is_a_named_state(packages: Any, world: Any) -> None:
+    packages.index.add("tiny", "1.0")
+    request = packages.ask("tiny==9.0")
+    assert work.record.call(request.pk) == "unfit"
+    request.refresh_from_db()
+    assert request.code == "no_such_version"
+    assert world.entries("dependency.refused")[-1]["data"]["code"] == "no_such_version"
+    closed = packages.ask(modules="tiny.nothing")
+    assert work.record.call(closed.pk) == "unfit"
+    closed.refresh_from_db()
+    assert closed.code == "modules"
+
+
+def test_tasks_that_were_lost_are_given_again(packages: Any) -> None:
+    request = packages.ask()
+    assert work.enqueue_lost() == 0, "it was asked a moment ago"
+    long_ago = request.changed_at - 3 * work.timedelta(seconds=work.LOST_SECONDS)
+    DependencyRequest.objects.filter(pk=request.pk).update(changed_at=long_ago)
+    assert work.enqueue_lost() == 1
+    assert work.enqueue_lost() == 0, "there is a task now"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InfrastructureError("the engine is away"), "infrastructure"),
+        (wheels.WheelError(wheels.Trouble.WRONG_HASH, "other bytes"), "wrong_hash"),
+        (work.BuildFailed("doctor", "a control does not hold"), "doctor"),
+        (MemoryError("no"), "failed"),
+    ],
+)
+def test_a_build_that_fails_changes_nothing(
+    packages: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    request = packages.approved()
+
+    def fails(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(work, "make", fails)
+    assert work.build.call(request.pk) == "build_failed"
+    request.refresh_from_db()
+    assert (request.state, request.code) == ("build_failed", code)
+    assert locks.site() is None
+    assert adopted.newest() is None
+    assert {r.standing for r in request.reviews.all()} == {"valid"}, "it can be built again"
+
+
+@pytest.fixture
+def small(packages: Any, monkeypatch: pytest.MonkeyPatch, engine: Backend) -> Iterator[list[str]]:
+    """A seed of one small package, so that an image takes seconds; its images are removed."""
+    path = packages.index.add("base", "1.0")
+    pin = Pin(name="base", version="1.0", hashes=(wheels.digest(path),))
+    monkeypatch.setattr(image, "seed_lock", lambda: Lock(pins=(pin,)))
+    made: list[str] = []
+    yield made
+    client = engines.connect()
+    for name in made:
+        assert name.startswith(f"{image.REPOSITORY}:")
+        images.remove(client, name)
+
+
+@pytest.mark.slow
+def test_from_asking_to_an_image_that_has_it(
+    packages: Any, small: list[str], world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages.index.add("tiny", "1.0", {"tiny/__init__.py": "LIMIT = 3\nOTHER = 4\n"})
+    request = packages.approved(modules="tiny: LIMIT")
+    lock = locks.parse(request.lock_text.encode())
+    with locks.using(lock):
+        small.append(image.tag())
+    assert work.build.call(request.pk) == "adopted", request.refresh_from_db() or request.__dict__
+    work.settle()
+    adoption = LockVersion.objects.get(kind="adoption")
+    assert adoption.image_name == small[0] == image.tag()
+    assert "tiny" in adoption.sbom
+    (told,) = world.entries("dependency.adopted")
+    assert told["data"]["loaded"] == ["demo: null"], "what is live was tried in it"
+    assert told["data"]["controls"] > 10
+
+    backend = get_backend("docker")
+    assert backend.image_id == adoption.image_id
+    with start(backend, probe({"tiny": ["LIMIT"]})) as host:
+        assert host.state() == {"missing": [], "modules": []}
+
+    # Another version whose module is not what its source says: nothing is adopted.
+    packages.index.add("tiny", "2.0", {"tiny/__init__.py": "LIMIT = 4\ndel LIMIT\n"})
+    other = packages.approved("tiny==2.0", modules="tiny: LIMIT")
+    with locks.using(locks.parse(other.lock_text.encode())):
+        small.append(image.tag())
+    assert work.build.call(other.pk) == "build_failed"
+    other.refresh_from_db()
+    assert other.code == "other_names"
+    assert image.tag() == small[0]
+
+    # Back to the seed: its image is not there, and that has a name.
+    builds.roll_back(generation=1, person=world["ada"], reason="slow")
+    work.settle()
+    with pytest.raises(InfrastructureError, match="is not there"):
+        get_backend("docker")
+
+
+def start(backend: Backend, source: bytes) -> MechanismHost:
+    with contextlib.suppress(MechanismFailure):
+        return MechanismHost.start(
+            backend, source, name="draft", limits=Limits.screening(), purpose="test"
+        )
+    raise AssertionError("it does not load")
