@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVEL2 = ("--level2-every", "10", "--level2-first")
 KINDS = {
     "table": ("--task", "table", "--arms", "A,B,C,D,R,P,T,G,E,S,U"),
-    "live": ("--task", "gpt", "--budget-seconds", "0.5", "--arms", "A,P,D,R,T"),
+    "live": ("--task", "gpt", "--budget-seconds", "0.3", "--arms", "A,P,D,R,T"),
 }
 
 
