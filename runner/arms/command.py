@@ -32,6 +32,7 @@ from runner.arms.runs import Record, Workshop, path_of, run_arm
 from runner.arms.score import Yardstick, score
 from runner.arms.spec import Arm, ArmsError, Mechanisms, arms_named
 from runner.borders import Task
+from runner.diagnosis import movable
 from runner.foreign import Foreign
 from runner.level2 import Base, seed_library
 from runner.settings import RunSettings, parts_of
@@ -72,6 +73,7 @@ def run_arms(settings: ArmsSettings, *, beside: tuple[Foreign, ...], say: Say) -
     task = _task(settings)
     try:
         with _held(out):
+            _check_space(task, chosen)
             facts = _settle(out, settings, task)
             shop = _workshop(settings, task, say)
             began = time.monotonic()
@@ -88,6 +90,15 @@ def _task(settings: ArmsSettings) -> Task:
     run = settings.run
     task = get_task(run.task, run.task_options, places=Places(out=run.out))
     return ForkedGpt(task) if isinstance(task, GptTask) else task
+
+
+def _check_space(task: Task, chosen: tuple[Arm, ...]) -> None:
+    """Raise ArmsError where an arm has nothing to search on."""
+    knobs = movable(task.space)
+    if not knobs:
+        raise ArmsError(f"task {task.name} has no knob that can move: there is nothing to search")
+    if len(knobs) < 2 and any(arm.letter == "E" for arm in chosen):
+        raise ArmsError(f"arm E needs two knobs that can move; task {task.name} has {knobs[0]}")
 
 
 @contextmanager

@@ -130,6 +130,11 @@ def _about(settings: Mapping[str, Any], stick: Yardstick) -> str:
             f"Known optimum: {best}; noise of one training (sigma): {_number(stick.sigma)}. "
             "*Regret*: what the answer's mean of all recorded trainings lacks to the optimum."
         )
+    else:
+        lines.append(
+            "*Loss* at a checkpoint is the answer's as measured on the way, which flatters all of "
+            "them; *gain* and the comparisons are of the answer trained anew with fresh seeds."
+        )
     if stick.target is not None:
         lines.append(f"Target: {_number(stick.sign * stick.target)}.")
     return "\n\n".join(lines)
