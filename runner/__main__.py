@@ -33,7 +33,8 @@ from runner.search import Control, Plan, Search
 from runner.settings import RunSettings, parts_of, remembered_by, task_of
 from runner.store import JournalError
 from runner.subprocesses import STOPPING, StopRequested
-from runner.tasks import TaskError, all_tasks
+from runner.tasks import TaskError, all_tasks, get_task
+from runner.tasks.describe import of_kinds, of_task
 from sandbox.backends import get_backend
 from sandbox.backends.base import Backend
 from sandbox.errors import InfrastructureError
@@ -69,13 +70,19 @@ def say(text: str) -> None:
         sys.stdout.flush()
 
 
-@app.command()
-def tasks() -> None:
-    """List the tasks that a runner can work on, with the options that each takes or needs."""
-    for name, kind in all_tasks().items():
-        typer.echo(f"{name:<10} {kind.about}")
-        for line in kind.help_lines():
-            typer.echo(f"    {line}")
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def tasks(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Show this task's knobs, and run nothing.")] = "",
+) -> None:
+    """List the tasks with their options; or, with a task and its options, show its knobs."""
+    try:
+        made = get_task(name, context.args) if name else None
+    except TaskError as error:
+        say(f"ERROR: {error}")
+        raise typer.Exit(USAGE) from None
+    for line in of_task(made) if made else of_kinds(all_tasks()):
+        typer.echo(line)
 
 
 @app.command()

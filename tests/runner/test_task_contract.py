@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from runner.__main__ import app
 from runner.borders import FAILURES
 from runner.tasks import Places, TaskError, all_tasks, get_task, kind_of
 from runner.tasks.base import constraint_outcome
+from runner.tasks.describe import of_kinds, of_task
 from tests.runner.task_samples import SAMPLES
 
+SAMPLE = Path(__file__).parent / "scripts" / "autoresearch"
 KINDS = sorted(all_tasks())
 OUTSIDE = {"float": math.nan, "int": 0.5, "power_of_two": 3, "choice": "none of them"}
 
@@ -95,6 +100,12 @@ def test_its_options_are_checked(made):
         assert info.description, f"{field} has no help"
 
 
+def test_it_can_be_shown_before_anything_runs(made):
+    shown = "\n".join(of_task(made[3]))
+    assert all(f"{knob}: " in shown for knob in made[3].space)
+    assert made[3].metric in shown
+
+
 # --- the registry itself ---
 
 
@@ -134,3 +145,17 @@ def test_words_and_values_make_the_same_options():
     assert kind.parse(["--budget-seconds=2.5", "--threads", "2"]) == by_value
     assert kind.parse([]) == kind.check({})
     assert any("--budget-seconds NUMBER" in line for line in kind.help_lines())
+
+
+def test_the_command_line_shows_tasks():
+    shown = CliRunner().invoke(app, ["tasks"])
+    assert shown.exit_code == 0
+    assert all(line in shown.output for line in of_kinds(all_tasks()))
+    one = CliRunner().invoke(app, ["tasks", "script", "--dir", str(SAMPLE), "--lock", "DEPTH"])
+    assert one.exit_code == 0
+    assert "TOTAL_BATCH_SIZE: 524288, power_of_two from 16384 to 2.09715e+06, log" in one.output
+    assert "constraint: TOTAL_BATCH_SIZE is a multiple of DEVICE_BATCH_SIZE x 2048" in one.output
+    assert "left alone: CARD_BF16_PEAK_FLOPS: it is a fact about the machine" in one.output
+    wrong = CliRunner().invoke(app, ["tasks", "script", "--dir", "/nowhere"])
+    assert wrong.exit_code == 2
+    assert "is not a folder" in wrong.output
