@@ -30,7 +30,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from runner import subprocesses  # noqa: E402
 from sandbox.reaper import LABEL_OWNER  # noqa: E402
 
 PARTS = ("runner", "mechanism", "worker", "web")
-GIVE_UP_SECONDS = 1500.0
+GIVE_UP_SECONDS = 3600.0
 SETTLE_TRIALS = 2  # between two kills of a mechanism: twice in one trial gives it up, rightly
 SCRIPT = """
 import math, os, random, sys, time
@@ -70,6 +70,11 @@ knobs:
 """
 
 
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -78,11 +83,12 @@ def free_port() -> int:
 
 @dataclass
 class Crew:
-    """The processes of one installation below `folder`."""
+    """The processes of one installation below `folder`; `name` is the runner's."""
 
     folder: Path
     trials: int
     parallel: int
+    name: str = "gpu-1"
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -116,12 +122,24 @@ class Crew:
         self.manage("migrate", "--no-input")
         self.manage("init")
         self.manage("create_people")
-        key = str(self.folder / "runner.json")
-        self.manage(
-            *("register_runner", "gpu-1", "--target", "lab", "--operator", "linus"),
-            *("--out", key, "--url", self.url),
-        )
+        self.register()
         write_script(self.folder / "script", self.folder / "trainings.log")
+
+    @property
+    def key(self) -> Path:
+        """The runner's credentials."""
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def out(self) -> Path:
+        """The folder of its run."""
+        return self.folder / "runs" / self.name
+
+    def register(self) -> None:
+        self.manage(
+            *("register_runner", self.name, "--target", "lab", "--operator", "linus"),
+            *("--out", str(self.key), "--url", self.url),
+        )
 
     def command(self, part: str) -> list[str]:
         python = sys.executable
@@ -130,8 +148,8 @@ class Crew:
             return [python, *serve, "--port", str(self.port), "--log-level", "warning"]
         if part == "worker":
             return [python, "manage.py", "work"]
-        options = run_options(self.folder, self.folder / "run", self.trials, self.parallel)
-        return [python, *options, "--platform", str(self.folder / "runner.json")]
+        options = run_options(self.folder, self.out, self.trials, self.parallel)
+        return [python, *options, "--platform", str(self.key)]
 
     def start(self, part: str) -> None:
         with (self.folder / f"{part}.log").open("ab") as log:
@@ -166,7 +184,7 @@ class Crew:
         return done.returncode == 0
 
     def look(self) -> None:
-        """Start the runner again where it paused by itself. Raises SystemExit where it can't run."""
+        """Start the runner again where it paused by itself; SystemExit where it can't run."""
         code = self.processes["runner"].poll()
         if code in {2, 7}:
             raise SystemExit(f"the runner can't run: see {self.folder}/runner.log")
@@ -199,15 +217,16 @@ def run_options(folder: Path, out: Path, trials: int, parallel: int) -> list[str
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
     if not path.is_file():
         return []
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-        with suppress(sqlite3.OperationalError):  # not made yet
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
             return db.execute(query).fetchall()
-    return []
+    except sqlite3.OperationalError:  # not made yet
+        return []
 
 
-def decided(folder: Path) -> int:
+def decided(crew: Crew) -> int:
     query = "SELECT COUNT(*) FROM trials WHERE phase = 'decided'"
-    found = rows(folder / "run" / "journal.sqlite3", query)
+    found = rows(crew.out / "journal.sqlite3", query)
     return int(found[0][0]) if found else 0
 
 
@@ -219,29 +238,40 @@ def answers(url: str) -> bool:
         return False
 
 
-def disturb(crew: Crew, kills: int, draw: random.Random, seed: int) -> Counter[str]:
+def _progress(crew: Crew, deadline: float) -> int:
+    """Wait for another decided trial, so that kills fall into a run and not into its start alone;
+    how many there are."""
+    before = decided(crew)
+    while decided(crew) == before and crew.processes["runner"].poll() != 0:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no trial more in time; see {crew.folder}/runner.log")
+        crew.look()
+        time.sleep(0.05)
+    return decided(crew)
+
+
+def disturb(crew: Crew, kills: int, draw: random.Random) -> Counter[str]:
     """Kill until it is enough, then wait for the run's end."""
     done: Counter[str] = Counter()
-    last_mechanism, deadline = -SETTLE_TRIALS, time.monotonic() + GIVE_UP_SECONDS
+    last_mechanism = -SETTLE_TRIALS
+    deadline = time.monotonic() + GIVE_UP_SECONDS
     while sum(done.values()) < kills:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"seed {seed}: only {dict(done)} kills in {GIVE_UP_SECONDS:.0f} s")
+        now = _progress(crew, deadline)
         if crew.processes["runner"].poll() == 0:
             raise SystemExit(f"the run ended after {dict(done)} kills: give it more --trials")
-        crew.look()
-        time.sleep(draw.uniform(0.1, 3.0))
-        part, now = draw.choice(PARTS), decided(crew.folder)
+        time.sleep(draw.uniform(0.0, 1.5))
+        part = draw.choice(PARTS)
         if part == "mechanism" and now < last_mechanism + SETTLE_TRIALS:
             continue
         if crew.kill(part):
             done[part] += 1
             last_mechanism = now if part == "mechanism" else last_mechanism
-            print(f"{sum(done.values()):>3} killed {part} at {now} trials", flush=True)
+            say(f"{sum(done.values()):>3} killed {part} at {decided(crew)} trials")
         elif part in crew.processes:
             crew.start(part)  # it ended by itself (it could not reach another one): once more
     while crew.processes["runner"].poll() != 0:
         if time.monotonic() > deadline:
-            raise SystemExit(f"seed {seed}: the run did not end; see {crew.folder}/runner.log")
+            raise SystemExit(f"the run did not end; see {crew.folder}/runner.log")
         crew.look()
         time.sleep(0.5)
     return done
@@ -265,7 +295,7 @@ def plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def judge(crew: Crew, done: Counter[str]) -> dict[str, Any]:
     """What holds and what does not."""
-    journal = rows(crew.folder / "run" / "journal.sqlite3", JOURNAL)
+    journal = rows(crew.out / "journal.sqlite3", JOURNAL)
     platform = rows(next((crew.folder / "var").glob("*.sqlite3")), PLATFORM)
     mine, theirs = [plain(r[:9]) for r in journal], [plain(r) for r in platform]
     log = [line.split() for line in (crew.folder / "trainings.log").read_text().splitlines()]
@@ -318,7 +348,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where to write the result as JSON")
     parser.add_argument("--folder", type=Path, help="where to work; kept (default: a temporary)")
     options = parser.parse_args()
-    print(f"seed {options.seed}", flush=True)
+    draw = random.Random(options.seed)  # noqa: S311 - moments of kills, not secrets
+    say(f"seed {options.seed}")
     with tempfile.TemporaryDirectory(prefix="escapement-chaos-") as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -332,12 +363,12 @@ def main() -> int:
                 time.sleep(0.2)
             crew.start("worker")
             crew.start("runner")
-            done = disturb(crew, options.kills, random.Random(options.seed), options.seed)
+            done = disturb(crew, options.kills, draw)
         finally:
             crew.stop()
         found = {"seed": options.seed, **judge(crew, done)}
         found["seconds"] = round(time.monotonic() - began, 1)
-    print(json.dumps(found, indent=1))
+    say(json.dumps(found, indent=1))
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0 if all(found["checks"].values()) else 1

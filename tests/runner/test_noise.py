@@ -1,4 +1,4 @@
-"""Noise and the keep rule: what is chance is not kept, what was confirmed is, all of it counted; and
+"""Noise and the keep rule: what is chance is not kept, what was confirmed is, and all is counted;
 trainings side by side, decided in the order of their numbers."""
 
 from __future__ import annotations
