@@ -74,10 +74,12 @@ class Ledger:
         """Take a valid review back."""
         self._standing(review, Review.Standing.VOIDED, void_reason=reason[:MAX_REASON_CHARS])
 
-    def operator(self, entry: OperatorEntry, before: str = "") -> None:
-        """Note that an entry of the library was saved with its standing; the verb knows that it
-        may (`library`)."""
-        self._note(f"operator:{entry.pk}", before, entry.standing)
+    def operator(self, entry: OperatorEntry, standing: OperatorEntry.Standing) -> None:
+        """Save an entry of the library with a standing; the verb knows that it may (`library`)."""
+        before = entry.standing if entry.pk else ""
+        entry.standing = standing
+        entry.save()
+        self._note(f"operator:{entry.pk}", before, standing)
 
     def _standing(self, review: Review, standing: Review.Standing, **fields: Any) -> None:
         changed = Review.objects.filter(pk=review.pk, standing=Review.Standing.VALID).update(

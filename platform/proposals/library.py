@@ -22,7 +22,7 @@ from proposals.models import OperatorEntry, OperatorWord, PolicyVersion, Proposa
 from proposals.people import actor_of, conflicts, is_reviewer, may_stop
 from proposals.policy import Policy
 from proposals.states import State
-from runner.catalog import RULES
+from runner.catalog_rules import RULES
 from sandbox.operators import Number, Operator, OperatorError, operator_of
 
 Standing = OperatorEntry.Standing
@@ -76,8 +76,7 @@ def nominate(*, proposal_id: int, person: User, bounds: Bounds, reason: str) -> 
             reason,
             proposal=proposal,
         )
-        entry.save()
-        ledger.operator(entry)
+        ledger.operator(entry, Standing.NOMINATED)
         ledger.write(
             "operator.nominated",
             subject=_subject(entry),
@@ -167,7 +166,6 @@ def _entry(
     return OperatorEntry(
         name=operator.name,
         kind=OperatorEntry.Kind.PEOPLE if proposal else OperatorEntry.Kind.SEED,
-        standing=Standing.NOMINATED,
         proposal=proposal,
         path=path,
         commit=commit,
@@ -209,14 +207,11 @@ def _sign(
     verb: str,
     quorum: int,
 ) -> None:
-    before = Standing.NOMINATED.value if entry.pk else ""
     entry.approved_at = timezone.now()
     at = utc(entry.approved_at)
     entry.statement = operators.statement_of(entry, approved_by=approved_by, at=at)
     entry.signature = operators.sign(entry.statement)
-    entry.standing = Standing.APPROVED
-    entry.save()
-    ledger.operator(entry, before)
+    ledger.operator(entry, Standing.APPROVED)
     ledger.write(
         verb,
         subject=_subject(entry),
@@ -232,11 +227,9 @@ def _sign(
 
 
 def _end(ledger: Ledger, entry: OperatorEntry, standing: OperatorEntry.Standing, why: str) -> None:
-    before = entry.standing
-    entry.standing, entry.end_reason = standing, why
-    entry.ended_by, entry.ended_at = str(ledger.actor), timezone.now()
-    entry.save()
-    ledger.operator(entry, before)
+    entry.end_reason, entry.ended_at = why, timezone.now()
+    entry.ended_by = str(ledger.actor)
+    ledger.operator(entry, standing)
     ledger.write(f"operator.{standing}", subject=_subject(entry), reason=why, data=_told(entry))
 
 

@@ -139,7 +139,7 @@ def test_proposal_page_has_all_that_a_decision_needs(story: Story, as_: As) -> N
     for words in (
         "One person must approve (low risk)", "longest discard streak",
         "against the approved operator tabu", "against the mechanism that was live: tabu_long",
-        "Asserts vanish under -O", "decisions would have changed", "An approval binds to",
+        "Asserts vanish under -O", "it would have gone otherwise", "An approval binds to",
         story["low"].commit, story["low"].digest, "review", "proposal.submitted",
     ):  # fmt: skip
         assert words in text, words

@@ -8,6 +8,7 @@ from typing import Any
 from proposals import branches
 from proposals.models import Proposal
 
+from sandbox.prediction import SEARCHES, TRIALS, Pair, Prediction
 from sandbox.report import CheckResult, Finding, Outcome, Report, Severity
 
 IMAGE = "sha256:" + "5a" * 32
@@ -95,7 +96,11 @@ def replay_detail(seed: int, steps: int = 34) -> dict[str, Any]:
     """What the replay check tells."""
     chance = random.Random(seed)
     traces = []
-    for name, source in (("discards", "recorded by the gpt task"), ("failures", "analytic")):
+    measured = {"seed": 11, "prior": "habit (scripted, not a language model)", "run_id": "ab" * 18}
+    for name, source, about in (
+        ("discards", "measured: gpt on 2 CPU cores, 2 s a training", measured),
+        ("failures", "analytic", {}),
+    ):
         rows = []
         for step in range(1, steps + 1):
             null = {"changes": {"TOTAL_BATCH_SIZE": 2**18}, "accept": False}
@@ -108,15 +113,50 @@ def replay_detail(seed: int, steps: int = 34) -> dict[str, Any]:
         changed = sum(r["changed"] for r in rows)
         traces.append({"name": name, "source": source, "steps": steps, "rows": rows,
                        "calls": {"propose_calls": steps}, "decisions_changed": changed,
-                       "repeats_avoided": 3, "outside": 0})  # fmt: skip
+                       "about": about, "repeats_avoided": 3, "outside": 0})  # fmt: skip
     total = sum(t["decisions_changed"] for t in traces)
     accepts = sum(
         r["null"]["accept"] != r["mechanism"]["accept"] for t in traces for r in t["rows"]
     )
     totals = {"steps": 2 * steps, "decisions_changed": total, "proposals_changed": total,
               "acceptances_changed": accepts, "repeats_avoided": 6, "outside": 0,
-              "calls": {"propose_calls": 2 * steps}}  # fmt: skip
-    return {"traces": traces, "totals": totals}
+              "candidates": 3 * steps, "verdicts": 2 * steps - 5, "empty": 0,
+              "calls": {"propose_calls": 2 * steps, "accept_calls": 2 * steps - 5}}  # fmt: skip
+    return {"traces": traces, "totals": totals, "prediction": predicted(seed)}
+
+
+def predicted(seed: int) -> dict[str, Any]:
+    """A predicted gain: ten pairs of searches, the mechanism ahead in most of them."""
+    chance, pairs = random.Random(seed), []
+    for draw in range(SEARCHES):
+        curves = []
+        for speed in (0.004, 0.007):
+            held = [0.0]
+            for _ in range(TRIALS):
+                held.append(held[-1] + (chance.random() < 0.4) * speed * chance.uniform(0, 2))
+            curves.append(tuple(held))
+        null, own = curves
+        pairs.append(Pair(draw=f"{draw}", null=null, mechanism=own, failed_null=2, failed=draw % 3))
+    return Prediction(pairs=pairs, tallies=[]).to_data()
+
+
+SEEN = {
+    "uid": 64000,
+    "gid": 64000,
+    "groups": [],
+    "capabilities": dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd"), "0000000000000000"),
+    "no_new_privileges": "1",
+    "seccomp": "2",
+    "network_devices": ["lo"],
+    "writable": [],
+    "environment": ["PYTHONHASHSEED"],
+    "limits": {"nofile": [256, 256], "core": [0, 0], "fsize": [0, 0], "cpu": [30, 31]},
+}
+SCANNED = {
+    "state": "scanned",
+    "dated": "2026-01-02T00:00:00Z",
+    "problem": "",
+}
 
 
 def report(proposal: Proposal, *findings: Finding) -> Report:
@@ -129,6 +169,7 @@ def report(proposal: Proposal, *findings: Finding) -> Report:
         if failed and name in {"import", "contract", "unit_tests", "replay"}:
             outcome = Outcome.SKIPPED
         detail = replay_detail(proposal.pk) if name == "replay" and not failed else {}
+        detail = {"advisories": SCANNED} if name == "dependencies" else detail
         checks.append(
             CheckResult(name=name, outcome=outcome, findings=own, seconds=0.4, detail=detail)
         )
@@ -137,7 +178,7 @@ def report(proposal: Proposal, *findings: Finding) -> Report:
         digest=proposal.digest,
         checks=tuple(checks),
         image_id=IMAGE,
-        posture={"backend": "docker", "network": "none"},
+        posture={"backend": "docker", "network": "none", "self_report": SEEN},
         versions={"python": "3.11.2"},
         seconds=6.4,
     )
