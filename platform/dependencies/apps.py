@@ -14,14 +14,16 @@ class DependenciesConfig(AppConfig):
     def ready(self) -> None:
         """Register the lock in force, inbox rows, evidence, sweeps and tasks."""
         from audit import evidence  # noqa: PLC0415 - models need the app registry
-        from proposals import hooks, sweeps  # noqa: PLC0415
+        from proposals import hooks, live, sweeps  # noqa: PLC0415
 
         from dependencies import builds, verbs, work  # noqa: PLC0415
         from dependencies.evidence import DependencyEvidence  # noqa: PLC0415
-        from dependencies.inbox import KnownPackages  # noqa: PLC0415
+        from dependencies.inbox import KnownPackages, looks_like  # noqa: PLC0415
 
         hooks.register(KnownPackages())
         evidence.register(DependencyEvidence())
+        live.add("packages", looks_like)
+        live.add("package", looks_like)
         sweeps.add("lock in force", work.settle, 2.0)
         sweeps.add("requests for packages", work.refresh, 5.0)
         sweeps.add("lost package tasks", work.enqueue_lost, 15.0)

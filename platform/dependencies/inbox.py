@@ -9,7 +9,7 @@ from django.urls import reverse
 from proposals.acts import Denied
 
 from dependencies import adopted, decisions
-from dependencies.models import DependencyRequest
+from dependencies.models import DependencyRequest, DependencyReview, LockVersion
 from dependencies.states import OPEN, State
 
 MAX_ROWS = 50
@@ -30,6 +30,18 @@ TONES = {
     State.UNFIT: "bad",
     State.REJECTED: "bad",
 }
+
+
+def looks_like(key: str) -> object:
+    """What the pages of packages show, as a few values that move when it does."""
+    requests = DependencyRequest.objects.all()
+    if key:
+        requests = requests.filter(pk=int(key) if key.isdecimal() else 0)
+    return [
+        list(requests.values_list("pk", "state", "progress", "changed_at")[:MAX_ROWS]),
+        DependencyReview.objects.values_list("pk", "standing").last(),
+        LockVersion.objects.count(),
+    ]
 
 
 class KnownPackages:

@@ -56,6 +56,7 @@ def _packages(request: HttpRequest, denied: Denied | None = None) -> HttpRespons
         "versions": LockVersion.objects.select_related("request", "restores")[:20],
         "may_roll_back": force.policy is not None and people.may_roll_back(person, force.policy),
         "denied": denied,
+        "topics": "packages",
     }
     return render(request, "dependencies.html", context, status=409 if denied else 200)
 
@@ -189,7 +190,13 @@ def _case(
 ) -> HttpResponse:
     person, record = person_of(request), subject.record
     wheels = [
-        {**w, "native_shown": w["native"][:MAX_NATIVE_SHOWN], "native_count": len(w["native"])}
+        {
+            **w,
+            **{f"{name}_words": ", ".join(w[name]) for name in ("needs", "top", "left_out")},
+            "native_words": ", ".join(w["native"][:MAX_NATIVE_SHOWN]),
+            "native_count": len(w["native"]),
+            "native_more": len(w["native"]) > MAX_NATIVE_SHOWN,
+        }
         for w in record.get("wheels", [])
     ]
     reviews = list(subject.reviews.select_related("reviewer"))
@@ -199,12 +206,14 @@ def _case(
         "wheels": wheels,
         "total_bytes": sum(w["unpacked_bytes"] for w in wheels),
         "diff": [(_tone(line), line) for line in record.get("diff", "").splitlines()[2:]],
+        "vulnerable": _vulnerable(record),
         "reviews": reviews,
         "approvals": sum(r.decision == "approve" and r.standing != "voided" for r in reviews),
         "adopted_as": subject.locks.first(),
         "history": Entry.objects.filter(subject=f"dependency:{subject.pk}")[:HISTORY],
         "denied": denied,
         "kept": kept or {},
+        "topics": f"package:{subject.pk}",
         **_pill(subject),
         **_rights(person, subject),
         **_binding(subject),
@@ -218,6 +227,16 @@ def _pill(subject: DependencyRequest) -> dict[str, str]:
         "state_words": inbox.WORDS.get(state, state.replace("_", " ")),
         "state_tone": inbox.TONES.get(state, ""),
     }
+
+
+def _vulnerable(record: dict[str, Any]) -> list[dict[str, Any]]:
+    known = record.get("scan", {}).get("vulnerable", {})
+    words = ("aliases", "fixed_in")
+    return [
+        {**one, "package": name, **{f"{w}_words": ", ".join(one[w]) for w in words}}
+        for name, advisories in sorted(known.items())
+        for one in advisories
+    ]
 
 
 def _tone(line: str) -> str:
