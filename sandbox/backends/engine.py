@@ -52,6 +52,15 @@ def engine_errors(doing: str) -> Iterator[None]:
         ) from error
 
 
+class _Client(docker.APIClient):
+    """The library's client, with a deadline for each request: where it attaches it sets none."""
+
+    def request(self, *words: Any, **options: Any) -> requests.Response:
+        """As `requests` does it, but never waiting for ever."""
+        options.setdefault("timeout", self.timeout)
+        return super().request(*words, **options)
+
+
 def connect(*, timeout_seconds: int = ENGINE_SECONDS) -> docker.APIClient:
     """A client of the engine that DOCKER_HOST names, or of the local one."""
     if os.environ.get("DOCKER_TLS_VERIFY"):
@@ -61,7 +70,7 @@ def connect(*, timeout_seconds: int = ENGINE_SECONDS) -> docker.APIClient:
             "DOCKER_HOST=unix:///tmp/docker.sock."
         )
     with engine_errors("connecting"):
-        client = docker.APIClient(
+        client = _Client(
             base_url=address(), version="auto", timeout=timeout_seconds, use_ssh_client=False
         )
         client.ping()
