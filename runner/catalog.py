@@ -12,9 +12,9 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from runner.borders import ResearchContext, ResearchDraft
+from runner.catalog_rules import RULES, SEARCHERS, Diagnosis, Rule, Values
 from runner.diagnosis import diagnose
 from runner.protocol import LibraryEntry, Round
 from runner.variation import Number, fresh_name, parameters, stem, vary
@@ -24,93 +24,11 @@ PROMPT_NOTE = "Computed by a script; no language model was asked.\n"
 MIN_FIT = 0.15
 LIVE_FACTOR = 0.5  # another variant of what runs now is less likely to help
 REFUSED_FACTOR = 0.6  # for each earlier draft of that operator which came to nothing
+SETTLED_FACTOR = 0.1  # while a model of the whole trace runs and finds better ones: leave it
+SETTLED_AGE = 10  # trials without a better one after which it is not left any more
 OPEN_FACTOR = 0.4  # for each one that waits, runs or ran: look elsewhere meanwhile
 REFUSED_STATES = ("rejected", "failed", "refused", "rolled_back")
 ROUND_CHARACTERS = 60_000
-
-Diagnosis = Mapping[str, Any]
-Values = dict[str, Number]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """When an operator fits (0 to 1, and why), which values the diagnosis suggests, and within
-    which bounds (both included) its parameters may be varied."""
-
-    fit: Callable[[Diagnosis], tuple[float, str]]
-    values: Callable[[Diagnosis], Values]
-    bounds: Mapping[str, tuple[Number, Number]]
-
-
-def _clamp(value: float, low: int, high: int) -> int:
-    return int(min(high, max(low, round(value))))
-
-
-def _tabu_fit(d: Diagnosis) -> tuple[float, str]:
-    wasted = d["repeats"] + d["moves_repeated_in_vain"]
-    return min(1.0, wasted / max(1, d["trials"])), (
-        f"{d['repeats']} repeats and {d['moves_repeated_in_vain']} moves repeated in vain "
-        f"in {d['trials']} trials"
-    )
-
-
-def _orthogonal_fit(d: Diagnosis) -> tuple[float, str]:
-    untried = len(d["never_tried"]) / max(1, d["knobs"])
-    return untried, f"{len(d['never_tried'])} of {d['knobs']} knobs were never tried"
-
-
-def _bandit_fit(d: Diagnosis) -> tuple[float, str]:
-    most, one_way = d["most_tried"], len(d["one_direction_only"])
-    share = most.get("share", 0.0) * (1 - most.get("kept", 0) / max(1, most.get("times", 1)))
-    fit = 0.6 * share + 0.8 * one_way / max(1, d["knobs"])
-    name = most.get("knob", "no knob")
-    return fit, (
-        f"{name} takes {most.get('share', 0.0):.0%} of the trials; "
-        f"{one_way} knobs were tried in vain in one direction alone"
-    )
-
-
-def _restart_fit(d: Diagnosis) -> tuple[float, str]:
-    return min(1.0, d["best_age"] / 20), f"the best trial is {d['best_age']} trials old"
-
-
-RULES: dict[str, Rule] = {
-    "tabu": Rule(
-        fit=_tabu_fit,
-        bounds={"TENURE": (3, 20), "MAX_ASKS": (2, 4), "STEP": (0.05, 0.3)},
-        values=lambda d: {
-            "TENURE": _clamp(d["longest_streak_without_progress"] + 2, 4, 16),
-            "MAX_ASKS": 2 if d["moves_repeated_in_vain"] > d["trials"] / 2 else 3,
-            "STEP": 0.2 if d["kept"] == 0 else 0.1,
-        },
-    ),
-    "orthogonal": Rule(
-        fit=_orthogonal_fit,
-        bounds={"PATIENCE": (2, 6), "STEP": (0.05, 0.25), "FACTORS": (3, 7)},
-        values=lambda d: {
-            "PATIENCE": 2 if d["best_age"] >= 6 else 4,
-            "STEP": 0.18 if d["kept"] == 0 else 0.08,
-            "FACTORS": _clamp(len(d["never_tried"]), 4, 7),
-        },
-    ),
-    "bandit": Rule(
-        fit=_bandit_fit,
-        bounds={"PRIOR_SHARE": (0.05, 0.5), "EXPLORATION": (0.1, 0.6)},
-        values=lambda d: {
-            "PRIOR_SHARE": 0.1 if d["kept"] <= d["trials"] / 8 else 0.3,
-            "EXPLORATION": 0.6 if len(d["never_tried"]) > d["knobs"] / 3 else 0.25,
-        },
-    ),
-    "restart": Rule(
-        fit=_restart_fit,
-        bounds={"PATIENCE": (3, 12), "KNOBS": (1, 4), "REACH": (0.15, 0.6)},
-        values=lambda d: {
-            "PATIENCE": _clamp(d["best_age"] / 2, 3, 12),
-            "KNOBS": 3 if d["kept"] == 0 else 2,
-            "REACH": 0.5 if d["kept"] == 0 else 0.25,
-        },
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +93,7 @@ def choices_for(context: ResearchContext, diagnosis: Diagnosis) -> list[Choice]:
         rule = RULES.get(entry.name)
         fit, why = rule.fit(diagnosis) if rule else (MIN_FIT, "no rule knows this operator")
         if new := _new_values(context, entry, values, rule=rule, diagnosis=diagnosis, rng=rng):
-            factor, notes = _discount(context, entry.name)
+            factor, notes = _discount(context, entry.name, best_age=diagnosis["best_age"])
             found.append(
                 Choice(entry=entry, values=new, fit=round(fit * factor, 4), why=why + notes)
             )
@@ -221,7 +139,7 @@ def _nearby(value: Number, bounds: tuple[Number, Number] | None, rng: random.Ran
     return new if bounds is None else min(bounds[1], max(bounds[0], new))
 
 
-def _discount(context: ResearchContext, name: str) -> tuple[float, str]:
+def _discount(context: ResearchContext, name: str, *, best_age: int) -> tuple[float, str]:
     states = [d.get("state") for d in context.earlier_drafts if d.get("operator") == name]
     refused = sum(state in REFUSED_STATES for state in states)
     other = len(states) - refused
@@ -232,6 +150,9 @@ def _discount(context: ResearchContext, name: str) -> tuple[float, str]:
         notes += f"; {other} earlier draft(s) of it are open or were used"
     if stem(context.mechanism_name) == name:
         factor, notes = factor * LIVE_FACTOR, notes + "; a variant of it runs now"
+    if stem(context.mechanism_name) in SEARCHERS and best_age < SETTLED_AGE:
+        factor *= SETTLED_FACTOR
+        notes += f"; {context.mechanism_name} runs, and found the best {best_age} trials ago"
     return factor, notes
 
 

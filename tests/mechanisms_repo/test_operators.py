@@ -11,7 +11,7 @@ from statistics import fmean
 
 import pytest
 
-from runner.catalog import RULES
+from runner.catalog_rules import RULES
 from runner.protocol import LibraryEntry
 from runner.variation import parameters, vary
 from sandbox.draft import draft_from_files
@@ -19,7 +19,9 @@ from sandbox.operators import recognise
 from tests.mechanisms_repo.simulation import SEED_FOLDER, best_of, operator, repeats, search
 
 ROOT = SEED_FOLDER.parent
-NAMES = ["null", "tabu", "bandit", "orthogonal", "restart"]
+WORKING = ["tabu", "bandit", "orthogonal", "restart", "annealing", "batch", "cma", "gp", "tpe"]
+WORKING += ["pathfinder"]
+NAMES = ["null", *WORKING]
 SEEDS = range(10)
 
 
@@ -87,7 +89,7 @@ def searches():
     }
 
 
-@pytest.mark.parametrize("name", ["tabu", "bandit", "orthogonal", "restart"])
+@pytest.mark.parametrize("name", WORKING)
 def test_each_operator_ends_better_than_plain_level_1(searches, name):
     plain = fmean(best_of(trace) for trace in searches["null"])
     assert fmean(best_of(trace) for trace in searches[name]) < plain
@@ -113,13 +115,13 @@ def test_a_search_is_reproducible(name):
     assert one != search(operator(name), trials=15, seed=4)
 
 
-@pytest.mark.parametrize("name", ["tabu", "bandit", "orthogonal", "restart"])
+@pytest.mark.parametrize("name", WORKING)
 def test_no_candidate_is_outside_the_space(searches, name):
     assert [t for trace in searches[name] for t in trace if t.status == "failed"] == []
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("name", ["tabu", "bandit", "orthogonal", "restart"])
+@pytest.mark.parametrize("name", WORKING)
 def test_each_operator_passes_the_whole_screening(name, engine):
     from sandbox.screen import screen
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.catalog import LABEL, RULES, CatalogResearcher, choices_for
+from runner.catalog import LABEL, CatalogResearcher, choices_for
+from runner.catalog_rules import RULES
 from runner.diagnosis import diagnose
 from runner.protocol import DraftSubmission, LibraryEntry
 from runner.variation import VariationError, fresh_name, parameters, stem, vary
@@ -31,6 +32,9 @@ def library_entry(name, source=None, test=None):
 
 LIBRARY = tuple(map(library_entry, ("bandit", "null", "orthogonal", "restart", "tabu")))
 SOURCES = {entry.name: entry.source.encode() for entry in LIBRARY}
+EVERYTHING = tuple(
+    library_entry(path.stem) for path in sorted((SEED_FOLDER / "mechanisms").glob("*.py"))
+)
 
 
 def draft(steps=STUCK, **more):
@@ -105,6 +109,18 @@ def test_the_diagnosis_decides():
     assert draft(both).operator == "restart"  # everything was tried, nothing helped for long
 
 
+def test_the_strongest_comes_first_where_little_was_gained_and_is_then_left_alone():
+    little = context(trace_of(*STUCK), library=EVERYTHING)
+    made = CatalogResearcher().draft(little)
+    assert made.operator == "pathfinder"
+    found = [({"WEIGHT_DECAY": 0.3 + i / 100}, 5.0 - i / 10, True) for i in range(8)]
+    live = context(trace_of(*found), library=EVERYTHING, mechanism_name=name_of(made))
+    assert CatalogResearcher().draft(live) is None
+    idle = [*found, *[({"WEIGHT_DECAY": 0.7 + i / 50}, 6.0, False) for i in range(12)]]
+    stuck = context(trace_of(*idle), library=EVERYTHING, mechanism_name=name_of(made))
+    assert CatalogResearcher().draft(stuck).operator != "pathfinder"
+
+
 def test_nothing_fits_a_run_that_has_just_begun_well():
     steps = [({"MATRIX_LR": 0.03}, 4.9, True)]
     assert CatalogResearcher().draft(context(trace_of(*steps), library=LIBRARY[1:2])) is None
@@ -174,7 +190,7 @@ def test_the_same_context_gives_the_same_draft():
 def test_every_rule_has_an_operator_and_names_its_parameters():
     found = diagnose(context(trace_of(*STUCK)))
     for name, rule in RULES.items():
-        old, values = parameters(SOURCES[name].decode()), rule.values(found)
+        old, values = parameters(library_entry(name).source), rule.values(found)
         assert set(values) == set(rule.bounds) <= set(old)
         for key, (low, high) in rule.bounds.items():
             assert low <= values[key] <= high

@@ -1,0 +1,46 @@
+"""The Gaussian process finds the better side of a knob, and learns from failures."""
+
+import pytest
+from mechanisms.gp import GaussianProcess, best_places, learned
+
+from sandbox.mechanism import Knob, Space
+from sandbox.testing import awkward_views, faults, make_trial, make_view
+
+SPACE = Space({"X": Knob(kind="float", default=0.5, low=0.0, high=1.0)})
+
+
+def line(*points, minimize=True):
+    """Trials at the given places; their metric is the place, None for a negative one."""
+    trials = [
+        make_trial(i, None if x < 0 else x, config={"X": abs(x)}, status=None if i else "kept")
+        for i, x in enumerate(points)
+    ]
+    return make_view(trace=trials, space=SPACE, minimize=minimize)
+
+
+SEEN = (0.5, 0.4, 0.3, 0.45, 0.6, 0.7, 0.35, 0.55, 0.65, 0.5, 0.48, 0.52)
+
+
+@pytest.mark.parametrize(("minimize", "lower"), [(True, True), (False, False)])
+def test_it_goes_where_the_trend_points(minimize, lower):
+    (answer,) = GaussianProcess().propose(line(*SEEN, minimize=minimize), 1)
+    assert (answer.changes["X"] < 0.5) == lower
+
+
+def test_a_failure_counts_as_the_worst_result_seen():
+    points, results = learned(line(0.5, 0.4, -0.9, 0.7))
+    assert points[:, 0].tolist() == [0.5, 0.4, 0.9, 0.7]
+    assert results[2] == results[3] == results.max()
+
+
+def test_the_best_places_come_first():
+    assert [p[0] for p in best_places(line(0.5, 0.9, 0.2, -0.1, 0.3))] == [0.2, 0.3, 0.5]
+
+
+@pytest.mark.parametrize("odd", awkward_views())
+def test_proposals_are_new_valid_and_free_whatever_the_view(odd):
+    view, again = awkward_views()[odd], awkward_views()[odd]
+    answers = GaussianProcess().propose(view, 3)
+    assert faults(answers, view, 3) == []
+    assert bool(answers) == (odd != "exhausted")
+    assert answers == GaussianProcess().propose(again, 3)
