@@ -47,6 +47,17 @@ def to_config(space: Space, vector: Vector) -> dict[str, KnobValue]:
     return space.repaired(config)
 
 
+def drawn(space: Space, uniform: Vector) -> dict[str, KnobValue]:
+    """A configuration from uniform numbers: every level of a knob has the same chance, while
+    rounding would give half of it to the first and the last."""
+    counts = [levels(space[name]) for name in movable(space)]
+    places = [
+        float(u) if n < 2 else min(int(u * n), n - 1) / (n - 1)
+        for u, n in zip(uniform, counts, strict=True)
+    ]
+    return to_config(space, np.array(places))
+
+
 def levels(knob: Knob) -> int:
     """How many values a knob has; 0: a continuum."""
     if knob.kind == "choice":
@@ -67,7 +78,7 @@ class Random:
 
     def ask(self) -> dict[str, KnobValue]:
         """A configuration."""
-        return to_config(self._space, self._rng.random(len(movable(self._space))))
+        return drawn(self._space, self._rng.random(len(movable(self._space))))
 
     def tell(self, config: Config, loss: float | None) -> None:
         """Nothing is learnt."""
@@ -149,8 +160,10 @@ class GaussianProcess:
         self._asked += 1
         good = [(x, y) for x, y in self._seen if y is not None]
         if self._asked < STARTUP or len(good) < 3:
-            return to_config(self._space, self._start[self._asked % len(self._start)])
-        pool = [to_config(self._space, row) for row in self._pool(good)]
+            return drawn(self._space, self._start[self._asked % len(self._start)])
+        anywhere, near = self._pool(good)
+        pool = [drawn(self._space, row) for row in anywhere]
+        pool += [to_config(self._space, row) for row in near]
         points = np.array([to_vector(self._space, config) for config in pool])
         tried = {tuple(x) for x, _ in self._seen}
         new = [i for i, x in enumerate(points) if tuple(x) not in tried] or list(range(len(pool)))
@@ -160,13 +173,13 @@ class GaussianProcess:
         """Remember the observation."""
         self._seen.append((to_vector(self._space, config), loss))
 
-    def _pool(self, good: list[tuple[Vector, float]]) -> Vector:
-        """Points from everywhere, and points near the best."""
+    def _pool(self, good: list[tuple[Vector, float]]) -> tuple[Vector, Vector]:
+        """Uniform numbers, and points near the best."""
         size = len(movable(self._space))
         best = min(good, key=lambda seen: seen[1])[0]
         near = best + self._rng.normal(0.0, 0.15, (CANDIDATES // 4, size))
         near = np.where(self._rng.random(near.shape) < 0.5, best, near)
-        return np.clip(np.vstack([self._rng.random((CANDIDATES, size)), near]), 0.0, 1.0)
+        return self._rng.random((CANDIDATES, size)), np.clip(near, 0.0, 1.0)
 
     def _improvement(self, good: list[tuple[Vector, float]], points: Vector) -> Vector:
         from scipy.stats import norm  # noqa: PLC0415

@@ -18,7 +18,7 @@ from runner.arms.forgetful import ForgetfulPrior, since_restart
 from runner.arms.gate import placebo_digest
 from runner.arms.runs import best_config
 from runner.arms.spec import ArmsError, arms_named
-from runner.arms.tuners import TUNERS, levels, to_config, to_vector, tuner_for
+from runner.arms.tuners import TUNERS, drawn, levels, to_config, to_vector, tuner_for
 from runner.borders import Outcome
 from runner.gpt_space import SPACE
 from runner.strategy import HabitPrior
@@ -286,6 +286,14 @@ def test_any_vector_is_a_valid_configuration(values):
     config = to_config(SPACE, np.array(values))
     assert SPACE.problems(config) == []
     assert all(0 <= x <= 1 for x in to_vector(SPACE, config))
+
+
+def test_every_level_has_the_same_chance():
+    knob = Knob(kind="choice", default=1, choices=(1, 2, 3))
+    space = Space({"A": knob})
+    found = [drawn(space, np.array([u]))["A"] for u in np.linspace(0, 1, 300, endpoint=False)]
+    assert [found.count(value) for value in (1, 2, 3)] == [100, 100, 100]
+    assert drawn(space, np.array([1.0])) == {"A": 3}
 
 
 def test_how_many_values_a_knob_has():
