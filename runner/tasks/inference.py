@@ -20,19 +20,24 @@ LARGEST = 2**53
 ON_OFF = ("False", "True")
 
 _YARDSTICK = {
-    "it is the budget": "TIME BUDGET SECONDS MINUTES HOURS TIMEOUT DEADLINE",
-    "it belongs to the evaluation": "EVAL EVALUATION VAL VALID VALIDATION TEST",
-    "it names data or places": "PATH PATHS DIR DIRECTORY FILE FILES FILENAME URL URI DATA DATASET "
-    "SHARD SHARDS SPLIT VOCAB VOCABULARY TOKENIZER CACHE PORT HOST NAME PROJECT",
-    "it is a fact about the machine": "FLOPS PEAK WORKERS THREADS NPROC GPU GPUS CPUS DTYPE "
-    "BACKEND",
-    "it is randomness": "SEED SEEDS",
+    "it is the budget": "TIME BUDGET SECONDS MINUTES HOURS TIMEOUT DEADLINE DURATION",
+    "it belongs to the evaluation": "EVAL EVALUATION VAL VALID VALIDATION TEST HOLDOUT HELDOUT",
+    "it names data or places": "PATH DIR DIRECTORY FILE FILENAME URL URI DATA DATASET CORPUS SHARD "
+    "SAMPLE EXAMPLE SPLIT VOCAB VOCABULARY TOKENIZER CACHE PORT HOST NAME PROJECT",
+    "it is a fact about the machine": "FLOPS PEAK WORKER THREAD NPROC GPU CPU CUDA DTYPE BACKEND "
+    "WORLD LOCAL COMPILE AMP",
+    "it is randomness": "SEED",
     "it is about what is printed or kept": "LOG LOGGING PRINT VERBOSE DEBUG WANDB SAVE CHECKPOINT "
     "CKPT INTERVAL EVERY VERSION",
 }
-_WHY = {token: why for why, tokens in _YARDSTICK.items() for token in tokens.split()}
+_WHY = {
+    token: why
+    for why, tokens in _YARDSTICK.items()
+    for word in tokens.split()
+    for token in (word, f"{word}S")
+}
 _CONTEXT = ("SEQ", "SEQUENCE", "SEQLEN", "CONTEXT", "CTX", "BLOCK")
-_LENGTHS = ("STEPS", "STEP", "ITERS", "ITERATIONS", "EPOCHS", "EPOCH")
+_LENGTHS = ("STEPS", "STEP", "ITERS", "ITER", "ITERATIONS", "EPOCHS", "EPOCH", "UPDATES")
 _OF_SCHEDULE = ("WARMUP", "WARMDOWN", "COOLDOWN", "DECAY", "ACCUM", "ACCUMULATION", "BURNIN")
 _SHARES = ("RATIO", "FRAC", "FRACTION", "SHARE", "PROB", "PROBABILITY", "DROPOUT", "DROP")
 _AVERAGES = ("BETA", "BETAS", "BETA1", "BETA2", "MOMENTUM", "EMA")
@@ -70,6 +75,8 @@ def infer(slot: Slot, source: Source) -> Knob:
             raise LeftAlone(_WHY[token])
     if any(t in _LENGTHS for t in tokens) and not any(t in _OF_SCHEDULE for t in tokens):
         raise LeftAlone("it is the budget")
+    if "BATCH" not in tokens and ("TRAIN" in tokens or {"TOTAL", "TOKENS"} <= set(tokens)):
+        raise LeftAlone("it is how much there is to train on")
     if any(token in _CONTEXT for token in tokens):
         raise LeftAlone("it is the context length, which the evaluation may depend on")
     value = slot.value

@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -57,6 +58,7 @@ class Records:
     def __init__(self, out: Path | None) -> None:
         self._out = out
         self._cleaned = False
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def trial(self, config: Config, seed: int) -> Iterator[Record]:
@@ -67,9 +69,10 @@ class Records:
             return
         trials = self._out / "trials"
         trials.mkdir(parents=True, exist_ok=True)
-        if not self._cleaned:
-            self._clean(trials)
-            self._cleaned = True
+        with self._lock:  # trials may run side by side: none begins before this is done
+            if not self._cleaned:
+                self._clean(trials)
+                self._cleaned = True
         yield from self._within(_claim(trials), config, seed)
 
     def _within(self, folder: Path, config: Config, seed: int) -> Iterator[Record]:
@@ -137,4 +140,4 @@ def _has_mark(pid: int, mark: str) -> bool:
 
 
 def _alive(pid: int) -> bool:
-    return pid != os.getpid() and Path(f"/proc/{pid}").exists()
+    return Path(f"/proc/{pid}").exists()

@@ -69,7 +69,7 @@ class Lines:
 
 def load(path: Path, model: type[Model]) -> tuple[Model, Lines]:
     """Read a file into `model`. Raises TaskError with the line of what is wrong."""
-    lines = Lines(path.name)
+    lines = Lines(str(path))
     data = _plain(_read(path), lines)
     if not isinstance(data, dict):
         raise lines.error((), f"this is {_called(data)}, no mapping of names to values")
@@ -99,12 +99,12 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise TaskError(f"{path} can't be read: {error}") from None
     if len(data) > MAX_BYTES:
-        raise TaskError(f"{path.name}, line 1: it has over {MAX_BYTES} bytes: a space is a page")
+        raise TaskError(f"{path}, line 1: it has over {MAX_BYTES} bytes: a space is a page")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise TaskError(f"{path.name}, line {line}: not UTF-8: save it as UTF-8") from None
+        raise TaskError(f"{path}, line {line}: not UTF-8: save it as UTF-8") from None
 
 
 def _plain(text: str, lines: Lines) -> Any:

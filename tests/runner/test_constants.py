@@ -276,6 +276,7 @@ def test_bounds_follow_the_documented_rules(line, wanted):
         *("SEED = 1", "TIME_BUDGET = 300", "MAX_STEPS = 100", "NUM_EPOCHS = 3", "OFFSET = 0"),
         *("VOCAB_SIZE = 8192", "DATA_DIR = 'x'", "GPU_PEAK_FLOPS = 9e14", "MAX_SEQ_LEN = 2048"),
         *("LOG_EVERY = 10", "NUM_WORKERS = 4", "DEVICE = 'cuda'", "DTYPE = 'x'", "IGNORE = -1"),
+        *("TRAIN_FRAC = 0.9", "SPLITS = 0.5", "N_SAMPLES = 9", "TOTAL_TOKENS = 99", "USE_CUDA = 1"),
         *("BIG = 2**60", "MODEL = 'gpt2'", "BLOCK_SIZE = 256", "EVAL_BATCH_SIZE = 8"),
     ],
 )

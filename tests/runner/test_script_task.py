@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,17 @@ def test_an_assertion_that_could_not_be_read_is_learnt_from_the_trial(folder):
 def test_a_failure_that_the_family_prints_is_nan(folder):
     task = made(folder, HONEST + "if LR > 0.5:\n    print('FAIL')\n    raise SystemExit(1)\n")
     assert tried(task, LR=0.9).failure == "nan"
+
+
+def test_trials_side_by_side_do_not_meet(folder, tmp_path):
+    code = HONEST + "import pathlib\npathlib.Path('mine').open('x').write(str(LR))\n"
+    code += "assert pathlib.Path('mine').read_text() == str(LR)\n"
+    task = made(folder, code, out=tmp_path / "out")
+    rates = [0.1 + i / 100 for i in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = list(pool.map(lambda rate: tried(task, LR=rate), rates))
+    assert [o.metric for o in outcomes] == [1 + rate for rate in rates]
+    assert [t.name for t in trials(tmp_path / "out")] == [f"{i:06d}" for i in range(6)]
 
 
 # --- scripts that misbehave: a class each, never a number, and never the folder ---
