@@ -41,6 +41,8 @@ def test_from_nothing_to_a_good_installation_to_a_broken_one(tmp_path: Path) -> 
         assert manage(var, command).returncode == 0
     good = manage(var, "doctor", "--without-sandbox")
     assert parts(good.stdout, "BAD") == {"worker", "runners"}  # they were never started
+    assert "approved operators, signed" in good.stdout
+    assert "advisories" in parts(good.stdout, "ok")  # none, and the first policy only shows it
 
     (var / "keys" / "platform.key").chmod(0o644)
     open_key = manage(var, "doctor", "--without-sandbox")
