@@ -1,7 +1,7 @@
 """`manage.py work` that is killed in the middle, told to stop, or not alone; on a site of its own.
 
-What is right: each draft ends passed, by one verdict, after a bounded number of looks; the audit
-log verifies; nothing is left of the worker that died; one that is told to stop says no traceback.
+What is right: each draft ends passed by one verdict, or given up after a bounded number of looks
+and never judged; the audit log verifies; nothing is left of the worker that died; one that is told to stop says no traceback.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Site:
         deadline = time.monotonic() + DONE_SECONDS
         while True:
             told = self.ask("tell")
-            done = all(p["state"] in ("passed", "failed") for p in told["proposals"])
+            done = all(
+                p["state"] in ("passed", "failed") or _given_up(p) for p in told["proposals"]
+            )
             if done or time.monotonic() > deadline:
                 return told
             time.sleep(1)
@@ -146,7 +148,8 @@ def _judge(told: dict[str, Any]) -> list[str]:
     wrong = [f"the log: {problem}" for problem in told["log"]]
     for number, proposal in enumerate(told["proposals"]):
         verdicts = [v for v in proposal["verdicts"] if v != "could_not_look"]
-        if proposal["state"] != "passed" or verdicts != ["passed"]:
+        passed = proposal["state"] == "passed" and verdicts == ["passed"]
+        if not passed and not (_given_up(proposal) and not verdicts):
             wrong.append(f"draft {number}: {proposal['state']}, {proposal['verdicts']}")
         if len(proposal["looks"]) > MOST_LOOKS:
             wrong.append(f"draft {number}: {len(proposal['looks'])} looks")
@@ -168,5 +171,14 @@ def _stop(site: Site, worker: subprocess.Popen[bytes], name: str, chance: Chance
     return wrong + (nothing_left(chance, owner) if owner else [])
 
 
+def _given_up(proposal: dict[str, Any]) -> bool:
+    """Nobody could look, as often as is tried: a named state that waits for a person."""
+    return len(proposal["looks"]) == MOST_LOOKS and "given up" in proposal["reason"]
+
+
 def _ended(told: dict[str, Any]) -> str:
-    return ", ".join(f"{p['state']} after {len(p['looks'])}" for p in told["proposals"])
+    return ", ".join(
+        f"{p['state']} after {len(p['looks'])}"
+        + (f" ({p['reason'][:300]})" if _given_up(p) else "")
+        for p in told["proposals"]
+    )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.utils import timezone
 from django_tasks_db.models import DBTaskResult
-from proposals import lifecycle, screening, screenings, sweeps
+from proposals import lifecycle, sandbox_watch, screening, screenings, standing, sweeps
 from proposals.acts import Denied
 from proposals.models import Screening
 
+from sandbox import reaper
 from sandbox.errors import InfrastructureError
 from sandbox.report import Outcome
 
@@ -140,6 +142,89 @@ def test_a_stopped_worker_gives_its_look_back(world: Any, monkeypatch: pytest.Mo
     proposal.refresh_from_db()
     assert proposal.state == "submitted"
     assert proposal.screenings.get(phase="queued").attempt == 0, "being stopped does not count"
+
+
+def test_the_look_of_a_dead_worker_is_taken_up_at_once_and_only_that(
+    world: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        dead, alive = world.submit("gentle"), world.submit("gentler")
+    host, boot, *_ = reaper.me().split("|")
+    owners = {dead.pk: f"{host}|{boot}|4194304|1", alive.pk: reaper.me()}
+    for proposal in (dead, alive):
+        look = proposal.screenings.get()
+        row = DBTaskResult.objects.get(args_kwargs__args=[look.pk])
+        row.claim(owners[proposal.pk])
+        assert screenings.claim(look.pk)
+    assert screening.give_up_dead() == 1
+    assert screening.give_up_dead() == 0
+    for proposal in (dead, alive):
+        proposal.refresh_from_db()
+    assert (dead.state, alive.state) == ("submitted", "screening")
+    assert "the worker that looked died" in dead.state_reason
+    phases = list(dead.screenings.order_by("pk").values_list("phase", "outcome"))
+    assert phases == [("done", "could_not_look"), ("queued", "")]
+
+
+def test_whatever_breaks_while_stopping_gives_the_look_back(
+    world: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    proposal = world.submit()
+
+    def stopped(*_: Any, **__: Any) -> Any:
+        screening.stopping.set()
+        raise InfrastructureError("the pool is closed")
+
+    monkeypatch.setattr(screening, "screen", stopped)
+    monkeypatch.setattr(screening, "get_backend", lambda _: None)
+    try:
+        assert screening.look.call(proposal.screenings.get().pk) == "could_not_look"
+    finally:
+        screening.stopping.clear()
+    assert proposal.screenings.get(phase="queued").attempt == 0
+    assert not [r for r in caplog.records if r.levelname == "ERROR"]
+
+
+def test_the_pages_say_that_the_sandbox_does_not_hold(
+    world: Any, settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings.VAR = tmp_path
+    monkeypatch.setattr(sandbox_watch, "get_backend", no_engine)
+    assert (sandbox_watch.said(), sandbox_watch.watch(), sandbox_watch.watch()) == ("", 1, 0)
+    (banner,) = standing.banners()
+    assert "nothing is screened" in banner["title"]
+    assert "no Docker engine answers" in banner["text"]
+    (tmp_path / sandbox_watch.FILE).write_text("{broken")
+    assert "can't be read" in sandbox_watch.said()
+    monkeypatch.setattr(sandbox_watch, "get_backend", lambda _: None)
+    monkeypatch.setattr(sandbox_watch.clearance, "require", lambda _: None)
+    assert (sandbox_watch.watch(), standing.banners()) == (1, [])
+
+
+def test_another_image_or_engine_makes_another_pool(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fake:
+        name, image_id = "fake", "x"
+
+        def __init__(self, fingerprint: str) -> None:
+            self.fingerprint = fingerprint
+
+        def start(self, **_: Any) -> Any:
+            raise InfrastructureError("none here")
+
+    now = ["one"]
+    monkeypatch.setattr(screening, "get_backend", lambda _: Fake(now[0]))
+    workers = screening.Workers()
+    workers.keep_ready = True
+    try:
+        first = workers.backend()
+        assert workers.backend() is first
+        now[0] = "two"
+        assert workers.backend() is not first
+        assert first._closed  # type: ignore[attr-defined]
+    finally:
+        workers.close()
 
 
 def test_a_task_that_was_lost_is_enqueued_again(world: Any) -> None:
