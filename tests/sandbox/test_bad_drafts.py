@@ -92,7 +92,7 @@ SINGLE: dict[str, tuple[str, Make]] = {
     "picture": ("not_utf8", text(b"\x89PNG\r\n\x1a\n" + bytes(64))),
     "nested parentheses": ("deeply_nested", text(GOOD + "x = " + "(" * 20_000 + ")" * 20_000)),
     "nested blocks": (
-        "syntax_error",
+        "deeply_nested",
         text(GOOD + "".join(" " * i + "if x:\n" for i in range(150)) + " " * 150 + "pass\n"),
     ),
     "nested calls": ("deeply_nested", text(GOOD + "x = a" + "(1)" * 500 + "\n")),
