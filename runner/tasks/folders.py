@@ -165,7 +165,12 @@ class Snapshot:
         """
         if not self._manifest.is_file():
             return False
-        before = json.loads(self._manifest.read_text())
+        try:
+            before = dict(json.loads(self._manifest.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise TaskError(
+                f"{self._manifest} can't be read ({error}): start another run with another --out"
+            ) from None
         if different := changes(before, self.folder.lines):
             named = ", ".join(different[:5]) + (" and more" if len(different) > 5 else "")
             raise TaskError(
@@ -175,9 +180,18 @@ class Snapshot:
         return True
 
     def take(self) -> None:
-        """Make the copy if it is not there. Raises TaskError as `check` does."""
+        """Make the copy if it is not there. Raises TaskError as `check` does, or where the copy
+        can't be made."""
         if self.check():
             return
+        try:
+            self._take()
+        except (Changed, OSError) as error:
+            raise TaskError(
+                f"{self.folder.root} can't be copied to {self.place}: {error}"
+            ) from None
+
+    def _take(self) -> None:
         self.place.parent.mkdir(parents=True, exist_ok=True)
         discard(self.place)
         copy(self.folder, self.folder.root, self.place)

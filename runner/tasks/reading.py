@@ -68,11 +68,9 @@ class MetricReader:
             return None, "no_metric", f"the trial printed no line or match: it needs {what}{near}"
         if self._count > 1 and not self.take_last:
             seen = ", ".join(text[:30] for text in self._texts)
-            return (
-                None,
-                "no_metric",
-                f"the trial printed {self.name} {self._count} times ({seen}" + ("): which one?"),
-            )
+            which = "which one? `take: last` in a space.yaml lets the last one count"
+            why = f"the trial printed {self.name} {self._count} times ({seen}): {which}"
+            return None, "no_metric", why
         text = self._texts[-1]
         if NOT_FINITE.fullmatch(text):
             return None, "nan", f"{self.name} is {text}"

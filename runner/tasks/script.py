@@ -133,6 +133,8 @@ class ScriptTask:
             f"{self.deadline_seconds:g} s a trial."
         )
         self._environment = {n: v for n in passed_on if (v := _variable(n)) is not None}
+        if out is not None and Path(self.command[0]).name == "uv":  # one environment for all trials
+            self._environment["UV_PROJECT_ENVIRONMENT"] = str(out.resolve() / "venv")
         self._records = Records(out)
         if self._snapshot is not None:
             self._snapshot.take()

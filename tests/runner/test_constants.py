@@ -174,7 +174,7 @@ OPERATORS = ["+", "-", "*", "/", "//", "%", "**", "<<", "|"]
 ENDS = st.sampled_from(["\n", "\r\n", "\r"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(LITERALS, JUNK, ENDS), min_size=1, max_size=6), st.data())
 def test_editing_changes_the_values_and_nothing_else(parts, data):
     lines = []
@@ -210,7 +210,7 @@ def _without(found):
     return [*parts, found.data[done:]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.binary(max_size=80) | st.text(max_size=80).map(lambda t: t.encode("utf-8", "ignore")))
 def test_any_bytes_are_read_or_refused(data):
     try:
@@ -220,7 +220,7 @@ def test_any_bytes_are_read_or_refused(data):
     assert edit(found, {name: slot.value for name, slot in found.slots.items()}) == data
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.recursive(
         st.integers(-9, 9).map(str) | st.just("1.5"),
@@ -295,7 +295,7 @@ def test_words_get_the_alternatives_that_the_script_knows():
     assert knob.default == "relu"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(["LR", "BATCH_SIZE", "DECAY", "X", "RATIO", "BETA", "EPS", "DIM", "USE"]),
     st.one_of(st.integers(-(2**54), 2**54), st.floats(allow_nan=False, allow_infinity=False)),

@@ -169,3 +169,23 @@ def test_a_pattern_finds_another_format(folder):
     task = made(folder, code)
     assert tried(task).metric == 0.1
     assert task.metric == "bpb"
+
+
+def test_uv_makes_one_environment_for_all_trials(folder, tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    uv = tmp_path / "bin" / "uv"
+    uv.write_text('#!/bin/sh\necho "val_bpb: ${#UV_PROJECT_ENVIRONMENT}"\n')
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    task = made(folder, command="uv run train.py", out=tmp_path / "out")
+    assert tried(task).metric == len(str(tmp_path / "out" / "venv"))
+
+
+def test_a_copy_that_can_not_be_made_or_read_again_is_said(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TaskError, match="can't be copied"):
+        made(folder, out=tmp_path / "file" / "out")
+    made(folder, out=tmp_path / "out")
+    (tmp_path / "out" / "source.json").write_text("[1")
+    with pytest.raises(TaskError, match="another --out"):
+        made(folder, out=tmp_path / "out")
