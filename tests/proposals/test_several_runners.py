@@ -27,7 +27,7 @@ NAMES = ("gpu-2", "gpu-3")
 PATIENCE_SECONDS = 120.0
 
 
-def told(world: Any, name: str, state: str, version: int, digest: str = "", why: str = "") -> None:
+def told(name: str, state: str, version: int, digest: str = "", why: str = "") -> None:
     runner = Runner.objects.get(name=name)
     seen = Observed.model_validate(
         {"version": version, "state": state, "digest": digest, "mechanism": "m", "reason": why}
@@ -57,10 +57,10 @@ def test_live_with_the_first_and_shown_until_all_follow(world: Any) -> None:
     join(world, *NAMES)
     null = world.desired.desired_digest
     for name in NAMES:
-        told(world, name, "live", 1, null)
+        told(name, "live", 1, null)
     proposal = world.approved()
     lifecycle.activate(proposal_id=proposal.pk)
-    told(world, "gpu-2", "live", 2, proposal.digest)
+    told("gpu-2", "live", 2, proposal.digest)
     proposal.refresh_from_db()
     assert proposal.state == "live"
     assert places(world) == {
@@ -75,7 +75,7 @@ def test_live_with_the_first_and_shown_until_all_follow(world: Any) -> None:
     target.desired_since = timezone.now() - timedelta(seconds=standing.BEHIND_SECONDS + 1)
     (alarm,) = standing.alarms(target, rows, None)
     assert alarm.title == "gpu-3 is behind"
-    told(world, "gpu-3", "live", 2, proposal.digest)
+    told("gpu-3", "live", 2, proposal.digest)
     assert places(world)["gpu-3"] is Place.RUNS_IT
     assert Activation.objects.get(version=2).attested_by == "gpu-2"
 
@@ -88,7 +88,7 @@ def test_what_one_refuses_no_other_keeps(world: Any, order: tuple[str, str]) -> 
     lifecycle.activate(proposal_id=proposal.pk)
     for name, state in zip(NAMES, order, strict=True):
         digest = proposal.digest if state == "live" else null
-        told(world, name, state, 2, digest, "" if state == "live" else "it does not load here")
+        told(name, state, 2, digest, "" if state == "live" else "it does not load here")
     canary.judge_canaries()
     assert world.desired.desired_version == 3
     assert world.desired.desired_digest == null  # whoever was first
@@ -100,11 +100,11 @@ def test_what_one_refuses_no_other_keeps(world: Any, order: tuple[str, str]) -> 
 def test_a_silent_runner_holds_nobody_up(world: Any) -> None:
     join(world, *NAMES)
     for name in NAMES:
-        told(world, name, "live", 1, world.desired.desired_digest)
+        told(name, "live", 1, world.desired.desired_digest)
     Runner.objects.filter(name="gpu-3").update(seen_at=timezone.now() - timedelta(minutes=5))
     proposal = world.approved()
     lifecycle.activate(proposal_id=proposal.pk)
-    told(world, "gpu-2", "live", 2, proposal.digest)
+    told("gpu-2", "live", 2, proposal.digest)
     proposal.refresh_from_db()
     assert proposal.state == "live"
     assert places(world)["gpu-3"] is Place.SILENT
