@@ -1,7 +1,8 @@
 """`manage.py work` that is killed in the middle, told to stop, or not alone; on a site of its own.
 
 What is right: each draft ends passed by one verdict, or given up after a bounded number of looks
-and never judged; the audit log verifies; nothing is left of the worker that died; one that is told to stop says no traceback.
+and never judged; the audit log verifies; nothing is left of the worker that died; one that is told
+to stop says no traceback.
 """
 
 from __future__ import annotations
