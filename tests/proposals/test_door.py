@@ -61,6 +61,13 @@ def changed(world: Any, change: dict[str, Any], drop: str = "") -> dict[str, str
         ("no_test", 422, {}, TEST),
         ("no_mechanism", 422, {BASE: "x = 1\n"}, ""),
         ("not_text", 422, {BASE: lambda s: s + "# \ud800"}, ""),
+        ("empty", 422, {BASE: ""}, ""),
+        ("deeply_nested", 422, {BASE: lambda s: s + "x = " + "(" * 20_000 + ")" * 20_000}, ""),
+        ("not_utf8", 422, {BASE: lambda s: "# coding: rot13\n" + s}, ""),
+        ("syntax_error", 422, {BASE: lambda s: s + "x = '\x00'\n"}, ""),
+        ("syntax_error", 422, {TEST: "def test_it(:\n"}, ""),
+        ("path_not_allowed", 422, {"mechanisms/a.py\x00": "x = 1\n"}, TEST),
+        ("no_mechanism", 422, {BASE: "class Mechanism: pass\nclass A(Mechanism): pass\n"}, ""),
     ],
 )
 def test_a_bad_draft_is_refused_at_the_door(
