@@ -41,3 +41,8 @@ class MechanismFailure(Exception):
 
 class InfrastructureError(Exception):
     """The sandbox's fault: nobody could look. The message names the fix."""
+
+
+class ImageMissing(InfrastructureError):
+    """The image that workers run is not there: never built, or removed. It can be made again from
+    what is locked, with the same content."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sandbox import cache, image, layout, rootfs
 from sandbox import lock as locks
-from sandbox.errors import InfrastructureError
+from sandbox.errors import ImageMissing, InfrastructureError
 
 # Mount points: the root is read-only when these are mounted.
 DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -30,7 +30,7 @@ def ensure(progress: image.Progress | None = None) -> tuple[Path, str]:
     root = cache.folder() / f"root-{image.tag().rpartition(':')[2]}"
     if not root.exists():
         if progress is None:
-            raise InfrastructureError(
+            raise ImageMissing(
                 f"The sandbox's root folder {root} is not built yet. Run: python -m sandbox image"
             )
         with image.alone(progress):

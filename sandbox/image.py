@@ -22,7 +22,7 @@ from typing import Any
 
 from sandbox import archive, layout, rootfs
 from sandbox import lock as locks
-from sandbox.errors import InfrastructureError
+from sandbox.errors import ImageMissing, InfrastructureError
 from sandbox.lock import Lock, Pin
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,7 +105,7 @@ def current_image(client: Any) -> str:
 
     found = engine.find_image(client, tag())
     if found is None:
-        raise InfrastructureError(
+        raise ImageMissing(
             f"The sandbox image {tag()} is not there: it was never built, or it was removed. "
             "Run: python -m sandbox image"
         )

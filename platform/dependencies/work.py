@@ -19,6 +19,7 @@ from django.utils import timezone
 from django_tasks import task
 from django_tasks.base import TaskResultStatus
 from django_tasks_db.models import DBTaskResult
+from proposals import screening
 from proposals.acts import Denied
 
 from dependencies import adopted, builds, decisions, verbs
@@ -28,7 +29,7 @@ from sandbox import clearance, depreq, doctor, image, opened, sbom, vulnerabilit
 from sandbox import lock as locks
 from sandbox.backends import get_backend
 from sandbox.backends.base import Backend
-from sandbox.errors import InfrastructureError, MechanismFailure
+from sandbox.errors import ImageMissing, InfrastructureError, MechanismFailure
 from sandbox.host import MechanismHost
 from sandbox.limits import Limits
 from sandbox.lock import Lock
@@ -38,6 +39,7 @@ from sandbox.wheels import Trouble, WheelError
 RECORD_ATTEMPTS = 4
 BACKOFF_SECONDS = (10, 60, 300)
 LOST_SECONDS = 30
+REBUILD_SECONDS = 120  # between two tries to make a lost image again
 log = logging.getLogger(__name__)
 Tell = Callable[[str], None]
 
@@ -212,6 +214,43 @@ def _try_live(backend: Backend, tell: Tell) -> tuple[str, ...]:
 def _audited(lock: Lock) -> dict[str, Any]:
     """What is known against the whole lock; the policy says what of it counts."""
     return vulnerabilities.current(lock.lines()).to_data(datetime.now(UTC))
+
+
+# --- an image that is gone ---
+
+
+@task()
+def rebuild() -> str:
+    """Make the image of the lock in force again, where it is gone; says in a word what came."""
+    try:
+        adopted.require()
+        get_backend(settings.SANDBOX_BACKEND, progress=log.info)
+    except InfrastructureError as error:
+        log.error("the sandbox image could not be made again: %s", error)
+        return "could not"
+    return "there"
+
+
+def image_is_there() -> int:
+    """Screenings say "could not look" while the image is gone; have the worker make it again. Only a
+    worker that goes on looks: one look (`work --once`) says what it sees."""
+    if not screening.workers.keep_ready:
+        return 0
+    try:
+        get_backend(settings.SANDBOX_BACKEND)
+    except ImageMissing as error:
+        now = timezone.now()
+        lately = DBTaskResult.objects.filter(task_path=rebuild.module_path).exclude(
+            finished_at__lt=now - timedelta(seconds=REBUILD_SECONDS)
+        )
+        if lately.exists():
+            return 0
+        log.warning("%s It is made again.", error)
+        rebuild.enqueue()
+        return 1
+    except InfrastructureError:
+        return 0  # no engine: nothing to do here, and every screening says so
+    return 0
 
 
 # --- now and then ---

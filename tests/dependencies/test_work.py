@@ -15,7 +15,7 @@ from sandbox import lock as locks
 from sandbox.backends import engine as engines
 from sandbox.backends import get_backend, images
 from sandbox.backends.base import Backend
-from sandbox.errors import InfrastructureError
+from sandbox.errors import ImageMissing, InfrastructureError
 from sandbox.host import Limits, MechanismFailure, MechanismHost
 from sandbox.lock import Lock, Pin
 from sandbox.opened import probe
@@ -95,6 +95,27 @@ def test_a_build_that_fails_changes_nothing(
     assert {r.standing for r in request.reviews.all()} == {"valid"}, "it can be built again"
 
 
+def test_an_image_that_vanished_is_made_again_once(
+    packages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+
+    def gone(_: str, **more: Any) -> None:
+        if "progress" not in more:
+            raise ImageMissing("it is not there")
+        built.append("built")
+
+    monkeypatch.setattr(work, "get_backend", gone)
+    assert work.image_is_there() == 0, "this process keeps no workers ready"
+    monkeypatch.setattr(work.screening.workers, "keep_ready", True)
+    assert work.image_is_there() == 1
+    assert work.image_is_there() == 0, "it is being made"
+    assert work.rebuild.call() == "there"
+    assert built == ["built"]
+    monkeypatch.setattr(work, "get_backend", lambda *_, **__: None)
+    assert work.image_is_there() == 0
+
+
 @pytest.fixture
 def small(packages: Any, monkeypatch: pytest.MonkeyPatch, engine: Backend) -> Iterator[list[str]]:
     """A seed of one small package, so that an image takes seconds; its images are removed."""
@@ -151,7 +172,7 @@ def test_from_asking_to_an_image_that_has_it(
     # Back to the seed: its image is not there, and that has a name.
     builds.roll_back(generation=1, person=world["ada"], reason="slow")
     work.settle()
-    with pytest.raises(InfrastructureError, match="is not there"):
+    with pytest.raises(ImageMissing, match="is not there"):
         get_backend("docker")
 
 
