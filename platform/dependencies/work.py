@@ -232,8 +232,10 @@ def rebuild() -> str:
 
 
 def image_is_there() -> int:
-    """Screenings say "could not look" while the image is gone; have the worker make it again. Only a
-    worker that goes on looks: one look (`work --once`) says what it sees."""
+    """Screenings say "could not look" while the image is gone; have it made again.
+
+    Only a worker that goes on asks: a single look (`work --once`) says what it sees.
+    """
     if not screening.workers.keep_ready:
         return 0
     try:
