@@ -68,7 +68,8 @@ TEST_MODULES = ["numpy.testing", "pytest", "sandbox.testing"]
 ONLY = {
     **SEARCH,
     "numpy.lib.stride_tricks": "sliding_window_view",  # as_strided reads raw memory
-    "sandbox.testing": "ScriptedPrior example_space make_trial make_view scripted_prior",
+    "sandbox.testing": "ScriptedPrior awkward_views example_space faults make_trial make_view "
+    "scripted_prior",
     "zlib": "adler32 crc32",
     "types": "MappingProxyType SimpleNamespace",
     "warnings": "catch_warnings filterwarnings simplefilter warn",
