@@ -99,6 +99,7 @@ class _Screening:
         self._cancelled = cancelled
         self._traces = traces
         self._limits = limits
+        self._lock = locks.current().digest  # now: it may change while workers of its image run
         self._results: dict[str, CheckResult] = {}
         self._posture: dict[str, Any] = {}
 
@@ -123,7 +124,7 @@ class _Screening:
             ),
             image_id=str(self._posture.get("image_id", "")) or _image_id(self._backend),
             posture=self._posture,
-            versions=_versions(),
+            versions=_versions(self._lock),
             seconds=round(time.monotonic() - began, 3),
         )
 
@@ -299,11 +300,11 @@ def _image_id(backend: Backend) -> str:
         return ""
 
 
-def _versions() -> dict[str, str]:
+def _versions(lock: str) -> dict[str, str]:
     """What judged: part of the evidence, since another version may judge otherwise."""
     return {
         "python": platform.python_version(),
         "bandit": bandit.version(),
         "allow_list": hashlib.sha256(table.FILE.read_bytes()).hexdigest()[:16],
-        "lock": locks.current().digest,  # with what it opens beyond that list
+        "lock": lock,  # with what it opens beyond that list
     }
