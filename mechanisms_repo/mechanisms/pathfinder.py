@@ -26,6 +26,7 @@ CLIMBS = 6  # times that the best candidate so far is varied, one knob at a time
 LENGTH = 0.4  # distance over which a knob's effect turns, as a share of its range
 CURVE = 0.3  # usual strength of one knob, in standard deviations of the results
 JOINT = 0.3  # usual strength of what the knobs do together
+NOISE = 0.1  # usual noise beside the measured one, which a few repeats tell badly
 SQUEEZE = 2.0  # how much bad results are drawn together: they need no fine model
 MOVES = (-1.0, -0.7, -0.4, -0.2, -0.1, 0.1, 0.2, 0.4, 0.7, 1.0)  # of a climb, in radii
 LEAST_STEPS = 4  # a power of two with fewer steps from end to end is not walked
@@ -180,8 +181,7 @@ class Model:
     def fit(self) -> np.ndarray:
         """Logarithms of the strengths of all parts and of the noise: the likeliest ones."""
         knobs = self.points.shape[1]
-        noise = math.log(0.02 if self.noise.max() > TINY else 0.1)
-        usual = np.array([*[math.log(CURVE)] * knobs, math.log(JOINT), noise])
+        usual = np.array([*[math.log(CURVE)] * knobs, math.log(JOINT), math.log(NOISE)])
 
         def loss(strengths: np.ndarray) -> tuple[float, np.ndarray]:
             shares, extra = self.shares(strengths, self.apart), math.exp(2 * strengths[-1])

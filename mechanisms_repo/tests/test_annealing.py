@@ -53,6 +53,10 @@ def test_when_cold_it_goes_back_to_the_best_ever_once():
 def test_proposals_are_new_valid_and_free_whatever_the_view(odd):
     view, again = awkward_views()[odd], awkward_views()[odd]
     answers = Annealing().propose(view, 3)
+    if way_back(view) is not None:
+        assert answers[0] == way_back(view)  # once more, on purpose
+        assert faults(answers[1:], view, 2) == []
+        return
     assert faults(answers, view, 3) == []
     assert bool(answers) == (odd != "exhausted")
     assert answers == Annealing().propose(again, 3)
