@@ -30,6 +30,9 @@ INTERNALS = frozenset({"_pytest"})  # part of a package: the check `imports` ref
 PACKAGES = {
     "sklearn": "scikit-learn",
     "skopt": "scikit-optimize",
+    "skimage": "scikit-image",
+    "umap": "umap-learn",
+    "attr": "attrs",
     "cv2": "opencv-python",
     "yaml": "pyyaml",
     "PIL": "pillow",
