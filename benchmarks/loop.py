@@ -133,7 +133,8 @@ def linked(
 ) -> tuple[Trainer, list[str]]:
     """The loop with the platform, its mechanism in a sandbox worker; what it said."""
     credentials = Credentials.read(crew.key)
-    client, said = PlatformClient(credentials), []
+    client = PlatformClient(credentials)
+    said: list[str] = []
     loader = Loader(get_backend, public_key=credentials.public_key, target=credentials.target)
     trainer, journal = Trainer(at=at), opened(folder)
     link = Link(client=client, journal=journal, loader=loader, say=said.append)

@@ -341,7 +341,8 @@ def judge(crew: Crew, done: Counter[str]) -> dict[str, Any]:
 def main() -> int:
     """Set up, disturb, judge."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--kills", type=int, default=50)
+    kills = int(os.environ.get("ESCAPEMENT_CHAOS", "50"))
+    parser.add_argument("--kills", type=int, default=kills)
     parser.add_argument("--trials", type=int, default=0, help="default: eight a kill")
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs.attribution import count, gain, spread_of
-from runs.models import Trial
+from runs.attribution import compare, count, gain, spread_of
+from runs.models import Run, Trial
 
 METRICS = st.lists(st.floats(min_value=-100, max_value=100), min_size=3, max_size=20)
 
@@ -88,3 +88,53 @@ def test_a_mechanism_gains_nothing_on_itself(metrics: list[float]) -> None:
 def test_spread_needs_three() -> None:
     assert spread_of(trials([1.0, 2.0])) is None
     assert spread_of(trials([1.0, 2.0, 3.0])) == pytest.approx(1.0)
+
+
+# --- over several runs ---
+
+
+def in_run(pk: int, metrics: list[float], *, sigma: float | None = 1.0) -> list[Trial]:
+    run = Run(pk=pk, sigma=sigma, minimize=True)
+    return [Trial(run=run, number=i, metric=m, status="discarded") for i, m in enumerate(metrics)]
+
+
+def test_one_run_is_compared_as_before() -> None:
+    after, before = in_run(1, [1.0, 2.0, 3.0]), in_run(1, [2.0, 3.5, 4.0])
+    assert compare(after, before) == gain(after, before, unit=1.0, minimize=True)
+
+
+def test_a_slow_host_is_no_loss() -> None:
+    """Each run gains one sigma; put together without regard to runs, it would look like a loss."""
+    before = in_run(1, [1.0, 1.1, 0.9] * 4) + in_run(2, [9.0, 9.1, 8.9])
+    after = in_run(1, [0.0, 0.1, -0.1]) + in_run(2, [8.0, 8.1, 7.9] * 4)
+    found = compare(after, before)
+    assert found is not None
+    assert found.value == pytest.approx(1.0)
+    assert (found.runs, found.n, found.n_before) == (2, 15, 15)
+    assert found.low > 0
+    assert str(found).endswith("in 2 runs)")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        in_run(2, [1.0, 2.0, 3.0]),  # it was live in another run only
+        in_run(1, [1.0, 2.0]),
+        [],
+    ],
+)
+def test_no_run_with_enough_of_both_is_not_enough_data(before: list[Trial]) -> None:
+    assert compare(in_run(1, [1.0, 2.0, 3.0]), before) is None
+    assert compare(in_run(1, [1.0] * 3, sigma=None), in_run(1, [1.0] * 3, sigma=None)) is None
+
+
+@given(METRICS, METRICS)
+def test_two_equal_runs_say_the_same_with_more_certainty(
+    after: list[float], before: list[float]
+) -> None:
+    one = compare(in_run(1, after), in_run(1, before))
+    two = compare(in_run(1, after) + in_run(2, after), in_run(1, before) + in_run(2, before))
+    assert one is not None
+    assert two is not None
+    assert two.value == pytest.approx(one.value, abs=1e-9)
+    assert two.high - two.low <= one.high - one.low + 1e-9

@@ -12,7 +12,7 @@ from audit.actors import SYSTEM
 from audit.models import Entry
 from django.contrib.auth.models import User
 from django.test import Client
-from runs import ingest, tokens
+from runs import display, ingest, tokens
 from runs.models import Run, Runner, Target, Trial
 
 DIGEST = "ab" * 32
@@ -175,3 +175,88 @@ def test_a_new_token_voids_the_old_one(door: Client) -> None:
     register("gpu-1")
     assert post(door, "runs", a_run()).status_code == 401
     assert Runner.objects.count() == 1
+
+
+# --- noise, result, memory ---
+
+NOISE = {
+    "sigma": 0.02, "degrees": 5, "mean": 3.1, "n": 7, "runs": 2, "host_key": "12" * 32,
+    "host": "gpu-box (2 cores)",
+}  # fmt: skip
+RULES = {"keep_sigma": 2.0, "confirmations": 1, "parallel": 2, "confirming": 4, "baseline": 3}
+
+
+def test_noise_rules_and_result_of_a_run_are_kept_and_shown(door: Client, run: str) -> None:
+    result = {"trial": 3, "metrics": [3.0, 3.02], "gain": 0.09, "sigmas": 4.5, "low": 2, "high": 7}
+    more = {"sigma": 0.02, "noise": NOISE, "measuring": RULES, "result": result}
+    assert post(door, "runs", {**a_run(run_id=run), **more}).status_code == 200
+    stored = Run.objects.get()
+    assert stored.noise == NOISE
+    assert display.result_words(stored) == (
+        "+4.5 sigma (95 %: +2.0 to +7.0; n = 2 against 7)",
+        "good",
+    )
+    told = display.measured(stored)
+    assert told.noise_words == "of 7 baseline measurements in 2 runs pooled, on gpu-box (2 cores)"
+    assert told.rule.startswith("a gain above 2 sigma is kept; a smaller one")
+    assert "4 confirming" in told.trainings
+    page = Client()
+    page.force_login(User.objects.get(username="linus"))
+    text = page.get(f"/runs/{stored.pk}/").content.decode()
+    for words in ("measured anew", "+4.5 sigma (95 %", "gpu-box (2 cores)", "4 confirming"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (None, "when the run ends"),
+        ({"trial": 0}, "no trial was better"),
+        ({"trial": 2, "metrics": [], "failed": 3}, "failed each time"),
+        ({"trial": 2, "metrics": [1.0], "gain": 0.5}, "noise not known"),
+    ],
+)
+def test_every_result_has_its_words(
+    door: Client, run: str, result: dict[str, Any] | None, words: str
+) -> None:
+    assert post(door, "runs", {**a_run(run_id=run), "result": result}).status_code == 200
+    assert words in display.result_words(Run.objects.get())[0]
+
+
+def remembered(door: Client, task_digest: str, run: str = "") -> Any:
+    answer = door.get(f"/api/v1/runner/memory?task_digest={task_digest}&run_id={run}")
+    assert answer.status_code == 200, answer.content
+    return answer.json()["runs"]
+
+
+def test_memory_is_of_the_own_target_and_task_without_free_text(door: Client, run: str) -> None:
+    post(door, "runs", {**a_run(run_id=run), "sigma": 0.02, "noise": NOISE})
+    send(door, run, a_trial(0, repeats=[1.0, 1.5]), a_trial(1, reason="secret", message="words"))
+    digest = a_run()["task_digest"]
+    (found,) = remembered(door, digest)
+    assert (found["run_id"], found["runner"], found["host_key"]) == (
+        run,
+        "gpu-1",
+        NOISE["host_key"],
+    )
+    assert (found["baseline"], found["trials_in_all"]) == ([1.0, 1.5], 2)
+    assert found["trials"][0]["measurements"] == 2
+    assert "secret" not in json.dumps(found)
+    assert remembered(door, digest, run) == []  # not the run that asks
+    assert remembered(door, "00" * 32) == []
+    other, _ = Target.objects.get_or_create(name="other")
+    _, token = tokens.register(
+        name="stranger", target=other, operator=User.objects.get(username="linus"), actor=SYSTEM
+    )
+    stranger = Client(headers={"authorization": f"Bearer {token}"})
+    assert remembered(stranger, digest) == []
+    assert Client().get(f"/api/v1/runner/memory?task_digest={digest}&run_id=").status_code == 401
+
+
+def test_memory_is_bounded(door: Client, run: str) -> None:
+    for start in range(0, 150, 50):
+        send(door, run, *[a_trial(n) for n in range(start, start + 50)])
+    (found,) = remembered(door, a_run()["task_digest"])
+    assert (found["trials_in_all"], len(found["trials"])) == (150, 100)
+    assert found["trials"][0]["number"] == 0
+    assert found["trials"][-1]["number"] == 149
