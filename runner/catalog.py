@@ -88,6 +88,8 @@ def choices_for(context: ResearchContext, diagnosis: Diagnosis) -> list[Choice]:
     found = []
     for entry in context.library:
         values = parameters(entry.source)
+        if not entry.approved:
+            continue  # revoked, or never approved: a variant of it would be new code
         if entry.name == "null" or stem(entry.name) != entry.name or not entry.test or not values:
             continue
         rule = RULES.get(entry.name)

@@ -74,12 +74,14 @@ class Desired(Wire):
 
 
 class LibraryEntry(Wire):
-    """One approved operator of the mechanisms repository, for the `catalog` generator."""
+    """One mechanism of the repository, for the `catalog` generator. `approved`: variants of it are
+    low risk; the others are there so that no name is used twice."""
 
     name: str = Field(pattern=NAME)
     digest: str = Field(pattern=HEX64)
     source: str = Field(max_length=64 * 1024)
     test: str = Field(default="", max_length=64 * 1024)
+    approved: bool = True
 
 
 def signing_bytes(

@@ -15,6 +15,7 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,17 +35,7 @@ def trial_of(entry: Entry) -> Trial:
     """A journal's entry as a trial of a trace; raises ValueError where another mechanism chose."""
     if entry.mechanism not in {"", "null"}:
         raise ValueError(f"trial {entry.number} was chosen by {entry.mechanism}, not by null")
-    if entry.status not in {"kept", "discarded", "failed"}:
-        raise ValueError(f"trial {entry.number} is not decided yet")
-    return Trial(
-        number=entry.number,
-        config=entry.config,
-        changes=entry.changes,
-        metric=entry.metric,
-        status=entry.status,
-        failure=entry.failure,
-        seconds=round(entry.seconds, 2),
-    )
+    return replace(entry.trial(), seconds=round(entry.seconds, 2), mechanism="")
 
 
 def check_space(trials: Sequence[Trial]) -> None:

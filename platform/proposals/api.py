@@ -29,7 +29,7 @@ from runs.api import actor_of as actor_of_runner
 from runs.api import router as runs_router
 from runs.models import Runner, Target
 
-from proposals import branches, lifecycle
+from proposals import branches, lifecycle, operators
 from proposals.acts import Denied, record_denial
 from proposals.admission import as_uuid, refuse
 from proposals.facts import locks_for
@@ -140,12 +140,17 @@ def desired(request: HttpRequest) -> Desired:
 
 
 def _library(repository: branches.Repository, commit: str) -> list[LibraryEntry]:
-    operators = list(repository.library(commit).values())[:MAX_LIBRARY]
+    found = list(repository.library(commit).values())[:MAX_LIBRARY]
+    good, _ = operators.approved()
     return [
         LibraryEntry(
-            name=o.name, digest=digest_of(o.source), source=o.source.decode(), test=o.test.decode()
+            name=o.name,
+            digest=digest_of(o.source),
+            source=o.source.decode(),
+            test=o.test.decode(),
+            approved=o.name in good and good[o.name].source == o.source,
         )
-        for o in operators
+        for o in found
     ]
 
 

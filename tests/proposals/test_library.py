@@ -291,3 +291,13 @@ def test_who_may_not_revoke(world: Any, refused: Any) -> None:
         lifecycle.revoke(entry_id=entry("tabu").pk, person=world["ada"], reason="")
     with refused("unknown"):
         lifecycle.revoke(entry_id=10_000, person=world["ada"], reason="gone")
+
+
+def test_runners_are_told_which_operators_are_approved(world: Any) -> None:
+    lifecycle.revoke(entry_id=entry("tabu").pk, person=world["ada"], reason="it misled us")
+    world.live("gentle")
+    told = world.door().get("/api/v1/runner/desired").json()["library"]
+    approved = {one["name"]: one["approved"] for one in told}
+    assert approved["bandit"]
+    assert not approved["tabu"]  # still there, so that its name is not used twice
+    assert not approved["gentle"]

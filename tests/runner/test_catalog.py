@@ -255,3 +255,9 @@ def test_fresh_names():
     assert fresh_name("tabu", {"tabu"}) == "tabu_v2"
     assert fresh_name("tabu_v2", {"tabu", "tabu_v2", "tabu_v3"}) == "tabu_v4"
     assert len(fresh_name("x" * 60, {"y"})) <= 60
+
+
+def test_what_is_not_approved_is_not_varied():
+    none = tuple(entry.model_copy(update={"approved": False}) for entry in LIBRARY)
+    assert CatalogResearcher().draft(context(trace_of(*STUCK), library=LIBRARY)) is not None
+    assert CatalogResearcher().draft(context(trace_of(*STUCK), library=none)) is None
