@@ -47,6 +47,15 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda _loader, node: int(node.
 _Loader.add_constructor("tag:yaml.org,2002:float", lambda _loader, node: float(node.value))
 
 
+_OPENS = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+_CLOSES = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+
+
 class Lines:
     """Where each part of a file stands, to say so when it is wrong."""
 
@@ -110,10 +119,14 @@ def _read(path: Path) -> str:
 def _plain(text: str, lines: Lines) -> Any:
     """The file as plain values, its lines remembered."""
     try:
+        depth = 0
         for token in yaml.scan(text, Loader=_Loader):
+            line = token.start_mark.line + 1
             if isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken):
-                line = token.start_mark.line + 1
                 raise TaskError(f"{lines.what}, line {line}: anchors and tags are not read")
+            depth += isinstance(token, _OPENS) - isinstance(token, _CLOSES)
+            if depth > MAX_DEPTH:  # deep flows take the scanner quadratic time
+                raise TaskError(f"{lines.what}, line {line}: nested too deeply")
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -135,8 +148,6 @@ def _plain(text: str, lines: Lines) -> Any:
 
 def _value(loader: _Loader, node: Node, path: Path_, lines: Lines) -> Any:
     lines.set(path, node.start_mark.line + 1)
-    if len(path) > MAX_DEPTH:
-        raise lines.error(path[:3], "nested too deeply")
     if isinstance(node, SequenceNode):
         return [_value(loader, n, (*path, i), lines) for i, n in enumerate(node.value)]
     if isinstance(node, MappingNode):
