@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from dependencies import adopted, builds, work
+from dependencies.management.commands import prune_images
 from dependencies.models import DependencyRequest, LockVersion
+from django_tasks_db.models import DBTaskResult
 
 from sandbox import image, wheels
 from sandbox import lock as locks
@@ -58,6 +60,32 @@ def test_what_can_not_be_had_is_a_named_state(packages: Any, world: Any) -> None
     assert work.record.call(closed.pk) == "unfit"
     closed.refresh_from_db()
     assert closed.code == "modules"
+
+
+def test_asking_and_the_quorum_give_the_worker_something_to_do(
+    packages: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    packages.index.add("tiny", "1.0")
+    with django_capture_on_commit_callbacks(execute=True):
+        request = packages.ask()
+    (task,) = DBTaskResult.objects.all()
+    assert (task.task_path, task.args_kwargs["args"]) == (work.record.module_path, [request.pk])
+    packages.record(request)
+    with django_capture_on_commit_callbacks(execute=True):
+        packages.approve(request, "ada")
+    assert DBTaskResult.objects.count() == 1, "one is not the quorum"
+    with django_capture_on_commit_callbacks(execute=True):
+        packages.approve(request, "grace")
+    assert DBTaskResult.objects.filter(task_path=work.build.module_path).count() == 1
+
+
+def test_what_a_rollback_needs_and_what_is_live_is_never_pruned(packages: Any) -> None:
+    world = packages.world
+    world.live()
+    packages.built(packages.approved())
+    images_of = world.target.activations.get(state="live").proposal.screenings.all()
+    assert {s.image_id for s in images_of} <= prune_images.wanted()
+    assert {"sha256:" + "7c" * 32, "escapement-sandbox:test"} <= prune_images.wanted()
 
 
 def test_tasks_that_were_lost_are_given_again(packages: Any) -> None:
