@@ -9,6 +9,7 @@ with the person's rights.
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import shutil
 import sys
@@ -123,7 +124,10 @@ class ScriptTask:
         self.deadline_seconds = float(
             options.budget_seconds or self.file.deadline_seconds or DEFAULT_SECONDS
         )
-        self.command = _command(options.command or self.file.command, self.script)
+        given = options.command or self.file.command
+        self.command = _command(given, self.script)
+        # Not where this Python lies: another folder is the same task.
+        self._command_told = self.command if given else ["python", platform.python_version()]
         self.rules = rules_of(self.source, self.root)
         locked = {*self.file.lock, *(name.strip() for name in options.lock.split(",") if name)}
         self.space, self.left_alone = _space(self.source, self.file, self.lines, self.rules, locked)
@@ -151,7 +155,7 @@ class ScriptTask:
                 "knobs": sorted(self.space),
                 "metric": self.metric_part.model_dump(),
                 "minimize": self.minimize,
-                "command": self.command,
+                "command": self._command_told,
                 "deadline_seconds": self.deadline_seconds,
             }
         )
