@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -41,6 +42,20 @@ WHY = {
     Rule.TOO_MANY_CANDIDATES: "More candidates than asked for would be trials nobody planned.",
     Rule.STATE_TOO_LARGE: "The state is stored with every trial.",
 }
+
+
+# What code for another interface says when it takes ours for it.
+OFFERED = {
+    "View": "A View has trace, best, space, frozen, random, minimize and ask(guidance, count)",
+    "Trial": "A Trial has number, config, changes, metric, status, failure and seconds",
+    "Candidate": "Write Candidate(changes={...}, reason='...')",
+    "Space": "A Space is a mapping of name to Knob, with problems(config)",
+    "Knob": "A Knob has kind, low, high, log, choices, default, position(value) and at(position)",
+}
+MISUSED = re.compile(
+    r"^(?:AttributeError|TypeError): (?:'(View|Trial|Candidate|Space|Knob)' object"
+    r"|(View|Trial|Candidate|Space|Knob)\.__init__\(\))"
+)
 
 
 @dataclass(frozen=True)
@@ -89,16 +104,20 @@ def failure_finding(
     check: str, failure: MechanismFailure, *, where: str = "", path: str = ""
 ) -> Finding:
     """A mechanism's failure as a finding that a person understands."""
+    rule, told = failure.rule, failure.message
+    if rule == Rule.RAISED and (used := MISUSED.search(told)):
+        # Only another name for the same failure: the words are the worker's, and prove nothing.
+        rule, told = Rule.INTERFACE, f"{told}. {OFFERED[used[1] or used[2]]}"
     line = failure.detail.get("line") or 0
     hook = failure.detail.get("hook") or ""
     place = " ".join(p for p in (f"in {hook}" if hook else "", where) if p)
-    message = f"{failure.message}{f' ({place})' if place else ''}"
+    message = f"{told}{f' ({place})' if place else ''}"
     return Finding(
         check=check,
-        rule=failure.rule,
+        rule=rule,
         severity=Severity.ERROR,
         message=message[:1000],
         path=path,
         line=int(line),
-        why=WHY.get(Rule(failure.rule), "") if failure.rule in set(Rule) else "",
+        why=WHY.get(Rule(rule), "") if rule in set(Rule) else "",
     )

@@ -57,6 +57,9 @@ def findings(tree: ast.Module, path: str) -> list[Finding]:
         return []
     chosen = mechanisms[-1]
     methods = _methods(tree, chosen)
+    if chosen in _nested(tree):
+        message = f"{chosen.name} stands inside of something else: put it at the top of the file"
+        return [_finding("no_mechanism", chosen.lineno, message, path)]
     found = [
         *_missing(chosen, methods, path),
         *(f for hook in HOOKS if hook in methods for f in _hook(hook, methods[hook], path)),
@@ -89,6 +92,13 @@ def _methods(tree: ast.Module, chosen: ast.ClassDef) -> dict[str, Function]:
                 found.setdefault(part.name, part)
         todo += [classes[b.id] for b in node.bases if isinstance(b, ast.Name) and b.id in classes]
     return found
+
+
+def _nested(tree: ast.Module) -> set[ast.AST]:
+    """Classes inside of functions and classes, where nobody finds them."""
+    inside = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    outer = [node for node in ast.walk(tree) if isinstance(node, inside)]
+    return {n for o in outer for n in ast.walk(o) if n is not o and isinstance(n, ast.ClassDef)}
 
 
 def _missing(chosen: ast.ClassDef, methods: dict[str, Function], path: str) -> Iterator[Finding]:
@@ -150,7 +160,8 @@ def _arity(function: Function) -> tuple[list[str], int, int, list[str]]:
         for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
         if default is None
     ]
-    return positional + [a.arg for a in arguments.kwonlyargs], least, most, needed
+    keywords = [a.arg for a in arguments.kwonlyargs]
+    return [*positional, *(["*"] if keywords else []), *keywords], least, most, needed
 
 
 def _required(function: Function) -> list[str]:

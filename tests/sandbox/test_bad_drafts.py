@@ -71,6 +71,11 @@ def piped(folder: Path) -> None:
     os.mkfifo(folder / "mechanisms/a.py")
 
 
+def foldered(folder: Path) -> None:
+    (folder / "mechanisms/a.py").mkdir(parents=True)
+    (folder / "mechanisms/a.py/c.py").write_text(GOOD)
+
+
 def listening(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(folder / "a.py"))
@@ -145,13 +150,7 @@ FOLDERS: dict[str, tuple[str, Make]] = {
     "a link for the mechanism": ("symlink", linked("mechanisms/a.py", "/etc/passwd")),
     "a link for the test": ("symlink", linked("tests/test_a.py", "../mechanisms/a.py")),
     "a pipe for the mechanism": ("path_not_allowed", piped),
-    "a folder for the mechanism": (
-        "path_not_allowed",
-        lambda folder: (
-            (folder / "mechanisms/a.py/b.py").mkdir(parents=True)
-            or (folder / "mechanisms/a.py/c.py").write_text(GOOD)
-        ),
-    ),
+    "a folder for the mechanism": ("path_not_allowed", foldered),
     "a hidden file": (
         "too_many_files",
         lambda folder: (
