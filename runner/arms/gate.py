@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,16 @@ from runner.arms.spec import ArmsError
 from sandbox.backends.base import Backend
 from sandbox.draft import draft_from_files
 from sandbox.errors import InfrastructureError
+from sandbox.limits import Limits
 from sandbox.report import Draft, DraftError, Outcome, Report
 from sandbox.screen import screen
 
 PLACEBO = Path(__file__).parent / "placebo"
+# Every check of a screening, with a patient clock: how busy a machine is must not decide which
+# mechanisms an arm has. Memory, processor time, bytes and counts are those of any screening.
+PATIENT = replace(
+    Limits.screening(), start_seconds=300, load_seconds=300, call_seconds=120, job_seconds=1200
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +108,7 @@ class Gate:
                 **self._decided(decision),
             }
         self._say(f"gate: screening {draft.name} {draft.digest[:12]}")
-        report = screen(draft, backend=self._backend(), library=self._library)
+        report = screen(draft, backend=self._backend(), library=self._library, limits=PATIENT)
         if report.outcome is Outcome.COULD_NOT_LOOK or not report.checks:
             why = "; ".join(f.message for f in report.findings) or "no check was run"
             raise InfrastructureError(f"the gate could not look at {draft.name}: {why}")
