@@ -41,6 +41,7 @@ from sandbox.traces import Trace
 STATIC = ("draft", "characters", "imports", "bandit", "dependencies", "secrets", "complexity")
 DYNAMIC = ("import", "contract", "unit_tests", "replay")
 CHECKS = STATIC + DYNAMIC
+OUTPUT_CHARS = 4000
 UNREADABLE = frozenset({"not_utf8", "syntax_error", "deeply_nested"})
 WHY_DRAFT = "These are the rules at the door: a draft is one small file that a person can review."
 
@@ -225,13 +226,14 @@ class _Screening:
             with self._start("contract") as other:
                 yield other
 
-        return contract.check(
+        found = contract.check(
             host,
             reload=lambda: self._reload(host),
             fresh=fresh,
             path=self._draft.mechanism_path,
             progress=self._tick,
         )
+        return _with_output(found, host)
 
     def _unit_tests(self, backend: Backend) -> CheckResult:
         return unit_tests.check(self._draft, backend=backend, limits=self._limits)
@@ -241,13 +243,14 @@ class _Screening:
         path = self._draft.mechanism_path
         try:
             with self._start("replay", backend) as host:
-                return replay.check(
+                found = replay.check(
                     host,
                     source=self._draft.source,
                     reload=lambda: self._reload(host),
                     traces=self._traces,
                     path=path,
                 )
+                return _with_output(found, host)
         except MechanismFailure as failure:  # it loads once and not again
             finding = failure_finding("replay", failure, path=path)
             return CheckResult(name="replay", outcome=Outcome.FAILED, findings=(finding,))
@@ -286,6 +289,13 @@ def _unseen(name: str, error: InfrastructureError) -> CheckResult:
         why="The sandbox's own fault, and nothing against the draft: nobody could look.",
     )
     return CheckResult(name=name, outcome=Outcome.COULD_NOT_LOOK, findings=(finding,))
+
+
+def _with_output(found: CheckResult, host: MechanismHost) -> CheckResult:
+    """What a mechanism had printed when a check failed is kept: the end of it."""
+    if found.outcome is Outcome.PASSED or not (output := host.output[-OUTPUT_CHARS:]):
+        return found
+    return replace(found, detail={**found.detail, "output": output})
 
 
 def _shown(failure: MechanismFailure) -> dict[str, Any]:

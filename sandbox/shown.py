@@ -26,6 +26,7 @@ from sandbox.report import (
 )
 from sandbox.screen import CHECKS, WHY_DRAFT
 
+OUTPUT_CHARS, OUTPUT_LINES = 600, 6
 COLOURS = {
     Outcome.PASSED: "green",
     Outcome.FAILED: "red",
@@ -88,6 +89,11 @@ def _check(check: CheckResult, out: Console) -> None:
     out.print(_detail(check), style="dim", markup=False, highlight=False)
     for finding in check.findings:
         _finding(finding, out)
+    output = check.detail.get("output")
+    if check.outcome is Outcome.FAILED and isinstance(output, str) and output.strip():
+        out.print("    the end of what it printed:", style="dim", highlight=False)
+        for line in output[-OUTPUT_CHARS:].splitlines()[-OUTPUT_LINES:]:
+            out.print(f"      {_plain(line)}", style="dim", markup=False, highlight=False)
 
 
 def _detail(check: CheckResult) -> str:
