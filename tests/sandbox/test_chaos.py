@@ -1,7 +1,7 @@
 """Clients and workers that are killed at random moments of a screening.
 
 Whatever is killed, a screening ends with one report or with none, in the right state, and nothing
-of it stays. (The engine itself is killed by `scripts/chaos_engine.py`, on one of its own.)
+of it stays. (Engines and `manage.py work` are killed by `scripts/chaos`.)
 """
 
 from __future__ import annotations
