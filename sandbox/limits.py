@@ -15,7 +15,7 @@ class Limits:
     """
 
     start_seconds: float = 60  # the engine's own work; too slow is an infrastructure error
-    load_seconds: float = 30  # scikit-learn on a cold, busy machine takes 10
+    load_seconds: float = 60  # scikit-learn takes 1; on a cold, very busy machine over 30
     call_seconds: float = 5
     job_seconds: float | None = 180  # of the clock, and a machine may be busy
     reply_bytes: int = 256 * KIB
