@@ -125,7 +125,9 @@ class Link:
                 self._wait(f"stopped by the platform: {reason}")
                 continue
             self._converge(view, came, pending=pending)
-            self.flush()
+            self._wake.set()  # trials are sent while the next one trains
+            if self.drafts.waiting_attestations():
+                self.flush()  # but what runs is said before it is used
             self._check()
             if self.running is not None:
                 return self.running

@@ -157,9 +157,13 @@ class Store:
         return json.loads(found[0][0]) if found else default
 
     def put(self, key: str, value: object) -> None:
-        """Store a value in the `meta` table."""
+        """Store a value in the `meta` table; what is there already costs no write."""
+        text = dumps(value)
+        known = self.rows("SELECT value FROM meta WHERE key = ?", key)
+        if known and known[0][0] == text:
+            return
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, dumps(value)))
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
 
     def close(self) -> None:
         """Close the database and let go of the folder. Safe to call twice."""
