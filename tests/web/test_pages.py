@@ -23,6 +23,9 @@ NEEDS: dict[str, dict[str, object]] = {
     **{verb: {"pk": 1} for verb in ("shown", "approve", "reject", "withdraw", "rescreen")},
     **{verb: {"name": "demo"} for verb in ("rollback", "stop", "release")},
     **{f"operator-{verb}": {"pk": 1} for verb in ("new", "agree", "decline", "revoke")},
+    **{f"dependency-{verb}": {"pk": 1} for verb in ("approve", "reject", "withdraw", "build")},
+    "dependency": {"pk": 1},
+    "lock-rollback": {"generation": 1},
     **ARGUMENTS,
 }
 
@@ -49,6 +52,7 @@ def test_nobody_gets_in_without_an_account(db: None) -> None:
 
 READABLE = [
     *("/", "/proposals/", "/proposals/new/", "/targets/", "/targets/demo/", "/runs/", "/audit/"),
+    *("/packages/", "/packages/new/"),
     *("/policy/", "/audit/1/", "/proposals/?state=live", "/proposals/?q=nothing+like+it"),
 ]
 
