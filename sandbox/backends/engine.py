@@ -1,4 +1,4 @@
-"""The connection to the Docker engine and its images: with `docker.py`, all that knows Docker.
+"""The connection to the Docker engine: with `docker.py`, all that knows Docker.
 
 Every failure of the engine becomes an `InfrastructureError` that names the fix. What goes into
 the sandbox image is decided in `sandbox.image`.
@@ -6,12 +6,10 @@ the sandbox image is decided in `sandbox.image`.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import docker
 import requests
@@ -139,64 +137,9 @@ def pull(client: docker.APIClient, reference: str, progress: Progress) -> bool:
     return find_image(client, reference) is not None
 
 
-def import_root(client: docker.APIClient, tar: Path, tag: str) -> str:
-    """Make an image of one layer from a tar of a root file system."""
-    repository, version = tag.split(":")
-    with engine_errors("importing the base root file system"), tar.open("rb") as file:
-        answer = client.import_image_from_data(file, repository=repository, tag=version)
-    for line in answer.splitlines():
-        if "error" in json.loads(line):
-            raise InfrastructureError(f"The engine can't import the base: {line}")
-    image_id = find_image(client, tag)
-    if image_id is None:
-        raise InfrastructureError(f"The engine imported {tag} but does not know it: {answer}")
-    return image_id
-
-
-def build(
-    client: docker.APIClient,
-    context: BinaryIO,
-    *,
-    target: str,
-    tag: str,
-    arguments: dict[str, str],
-    labels: dict[str, str],
-    progress: Progress,
-) -> str:
-    """Build one target of the Dockerfile in `context` (a tar), without any network."""
-    with engine_errors("building the sandbox image"):
-        events = client.build(
-            fileobj=context,
-            custom_context=True,
-            target=target,
-            tag=tag,
-            buildargs=arguments,
-            labels=labels,
-            network_mode="none",
-            rm=True,
-            forcerm=True,
-            pull=False,
-            decode=True,
-            use_config_proxy=False,
-        )
-        for event in events:
-            _follow(event, progress)
-    image_id = find_image(client, tag)
-    if image_id is None:
-        raise InfrastructureError(f"The engine built {tag} but does not know it.")
-    return image_id
-
-
 def _inspect(client: Any, image: str) -> dict[str, Any]:
     found: dict[str, Any] = client.inspect_image(image)
     return found
-
-
-def _follow(event: dict[str, Any], progress: Progress) -> None:
-    if "error" in event:
-        raise InfrastructureError(f"The sandbox image can't be built: {event['error']}")
-    if text := str(event.get("stream", "")).strip():
-        progress(text)
 
 
 def _short(error: Exception) -> str:
