@@ -147,7 +147,9 @@ def _instead(tree: ast.Module) -> str:
         (
             n
             for n in parts
-            if isinstance(n, ast.ImportFrom) and any(a.name == "Mechanism" for a in n.names)
+            if isinstance(n, ast.ImportFrom)
+            and n.module != "sandbox.mechanism"
+            and any(a.name == "Mechanism" for a in n.names)
         ),
         None,
     )

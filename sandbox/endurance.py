@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cache
+from statistics import median
+from typing import Any, Protocol
 
 from sandbox.errors import MechanismFailure
 from sandbox.judging import Fault, Host, own_faults, seed_of
@@ -19,12 +21,18 @@ from sandbox.scripted_prior import ScriptedPrior
 from sandbox.surface import RATES, Search, view_of
 
 MANY_CALLS = 150
-MANY_SECONDS = 3.0  # of the clock, for those calls
+SLOW = 60  # times a call that asks for nothing: so many, and a mechanism counts as slow
+SLOW_SECONDS = 3.0  # of the clock, for the calls of a slow one
 SHORT_TRACE = 12
 LONG_TRACES = (60, 220, 600)
-QUICK_SECONDS = 0.5  # slower than this at one length: the next one is left out
 NAME = "endurance"
 RULE = "CONSTRAINT"  # between knobs: it may be broken now and then, and is counted elsewhere
+
+
+class ContractHost(Host, Protocol):
+    """One mechanism that answers, and that has a state."""
+
+    def state(self) -> dict[str, Any]: ...
 
 
 Report = Callable[[Fault, str], None]
@@ -32,25 +40,39 @@ Report = Callable[[Fault, str], None]
 
 
 def endure(
-    host: Host,
+    host: ContractHost,
     *,
     report: Report,
     progress: Callable[[], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Raises MechanismFailure, with the place in its detail `hook`; stops at the first fault."""
+    least = _round_trip(host, clock)
     began = clock()
     for number in range(1, MANY_CALLS + 1):
-        if clock() - began > MANY_SECONDS:
-            break
+        spent = clock() - began
+        if spent > SLOW_SECONDS and spent > number * SLOW * least:
+            break  # measured against the machine: a busy one makes nobody slow
         progress()
         if _once(host, SHORT_TRACE, number, report):
             return
     for length in LONG_TRACES:
         progress()
         began = clock()
-        if _once(host, length, 1, report) or clock() - began > QUICK_SECONDS:
+        faulty = _once(host, length, 1, report)
+        spent = clock() - began
+        if faulty or (spent > SLOW_SECONDS and spent > 10 * SLOW * least):
             return
+
+
+def _round_trip(host: ContractHost, clock: Callable[[], float]) -> float:
+    """Seconds of a call in which the mechanism is hardly asked for anything."""
+    seconds = []
+    for _ in range(9):
+        began = clock()
+        host.state()
+        seconds.append(clock() - began)
+    return median(seconds)
 
 
 def _once(host: Host, length: int, number: int, report: Report) -> bool:

@@ -16,6 +16,7 @@ from sandbox.checks.reach import (
     ATTRIBUTES,
     BUILTINS,
     CHANCE,
+    DEFINABLE,
     HARMLESS_DUNDERS,
     HARMLESS_NAMES,
     INTERNALS,
@@ -198,7 +199,7 @@ class Walk(ast.NodeVisitor):
                 f"uses {node.id}: a mechanism may not reach {BUILTINS[node.id]}",
                 WHY_IMPORT,
             )
-        elif DUNDER.fullmatch(node.id) and node.id not in HARMLESS_NAMES:
+        elif DUNDER.fullmatch(node.id) and node.id not in HARMLESS_NAMES | DEFINABLE:
             self._say(
                 node,
                 "dunder-not-allowed",

@@ -77,6 +77,9 @@ class M(Mechanism):
         self.__dict__.update({})
     def __repr__(self):
         return f"{type(self).__name__} {self.__class__.__name__}"
+    def __mul__(self, other):
+        return other
+    __rmul__ = __mul__
     def propose(self, view: View, count: int) -> list[Candidate]:
         random = view.random
         id, open = 3, [1]
