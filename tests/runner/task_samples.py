@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.runner.shardfolder import write_shard
+
 Options = dict[str, Any]
 
 
@@ -34,9 +36,11 @@ def _command(folder: Path) -> Options:
     return {"config": folder / "task.yaml"}
 
 
-def _gpu(_folder: Path) -> Options:
+def _gpu(folder: Path) -> Options:
+    for number in range(2):
+        write_shard(folder / f"shard_{number}.parquet", number)
     tiny = {"setting": "tiny", "device": "cpu", "compile": "off"}
-    return {**tiny, "data": "bytes", "budget_seconds": 0.2}
+    return {**tiny, "shards": folder, "budget_seconds": 0.2}
 
 
 SAMPLES: dict[str, Callable[[Path], Options]] = {

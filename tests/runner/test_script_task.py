@@ -189,9 +189,7 @@ def test_a_flood_is_bounded_and_hides_nothing(folder, tmp_path):
 
 def test_a_script_that_needs_an_hour_ends_at_its_deadline(folder):
     task = made(folder, HONEST + "import time\ntime.sleep(3600)\n", budget_seconds=1)
-    outcome = tried(task)
-    assert outcome.failure == "timeout"
-    assert "val_bpb" in outcome.message
+    assert tried(task).failure == "timeout"
 
 
 def test_what_a_script_writes_reaches_neither_the_folder_nor_the_next_trial(folder, tmp_path):
@@ -259,11 +257,11 @@ def test_what_a_killed_runner_left_running_is_ended_by_the_next_start(folder, tm
 
 
 def _until(condition):
-    for _ in range(400):
+    for _ in range(2400):
         if condition():
             return
         time.sleep(0.05)
-    raise AssertionError("it did not happen within 20 s")
+    raise AssertionError("it did not happen within 120 s")
 
 
 def _gone(pid):
