@@ -24,6 +24,7 @@ class DependenciesConfig(AppConfig):
         evidence.register(DependencyEvidence())
         live.add("packages", looks_like)
         live.add("package", looks_like)
+        live.also("inbox", looks_like)
         sweeps.add("lock in force", work.settle, 2.0)
         sweeps.add("requests for packages", work.refresh, 5.0)
         sweeps.add("lost package tasks", work.enqueue_lost, 15.0)

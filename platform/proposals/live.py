@@ -190,3 +190,9 @@ _TOPICS: dict[str, Callable[[str], object]] = {
 def add(kind: str, looks_like: Callable[[str], object]) -> None:
     """A topic of another app, registered while the apps start."""
     _TOPICS[kind] = looks_like
+
+
+def also(kind: str, looks_like: Callable[[str], object]) -> None:
+    """A topic that is there moves with this too."""
+    before = _TOPICS[kind]
+    _TOPICS[kind] = lambda key: (before(key), looks_like(""))
