@@ -249,9 +249,10 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
     device = _device(options.device)
     text = text_of(options)
     torch.manual_seed(options.seed)
-    torch.set_float32_matmul_precision("high")
     if device.type == "cpu":
         torch.set_num_threads(options.threads)
+    else:
+        torch.set_float32_matmul_precision("high")
     bf16 = options.precision == "bf16"
     shape = Shape.of(knobs, setting, text.vocabulary)
     model = Model(shape, stream=torch.bfloat16 if bf16 else torch.float32).to(device)
