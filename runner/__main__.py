@@ -13,12 +13,12 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from runner import commands, summary
+from runner import commands, options, summary
 from runner.baseline import BaselineFailed
 from runner.borders import BudgetExceeded, PriorError, Task
 from runner.hotload import Loader
@@ -104,86 +104,28 @@ def drafts(
 def run(
     context: typer.Context,
     *,
-    task: Annotated[str, typer.Option(help="What to search on; `tasks` lists them.")],
-    trials: Annotated[int, typer.Option(help="Trials beside the baseline (trial 0).")],
-    out: Annotated[
-        Path, typer.Option(help="The run's folder. A folder with a run in it is resumed.")
-    ],
-    prior: Annotated[
-        str,
-        typer.Option(help="What proposes (Level 1): `habit`, a script, or `openai`, any endpoint."),
-    ] = "habit",
-    generator: Annotated[
-        str,
-        typer.Option(help="What drafts mechanisms (Level 2): `catalog`, a script, or `openai`."),
-    ] = "catalog",
-    platform: Annotated[
-        Path | None,
-        typer.Option(
-            help="The file of `manage.py register_runner`. Without it the null mechanism runs "
-            "and drafts are only written to the folder."
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="All randomness derives from it. Default: 0, or the run's.")
-    ] = None,
-    level2_every: Annotated[
-        int, typer.Option(help="Draft a mechanism after every so many trials; 0: never.")
-    ] = 10,
-    base_url: Annotated[
-        str, typer.Option(help="The OpenAI-compatible endpoint; its key: ESCAPEMENT_LLM_KEY.")
-    ] = "",
-    model: Annotated[str, typer.Option(help="The language model's name there.")] = "",
-    token_cap: Annotated[
-        int, typer.Option(help="Tokens that the language model may cost in all.")
-    ] = 2_000_000,
-    fallback: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="MODEL@BASE_URL: asked where the one before gives nothing usable, said and "
-            "counted each time; its key: ESCAPEMENT_LLM_KEY_1, _2 ... May be repeated."
-        ),
-    ] = None,
-    price: Annotated[
-        list[str] | None,
-        typer.Option(help="PROMPT,ANSWER: what a million tokens cost, once for each model."),
-    ] = None,
-    cost_cap: Annotated[
-        float | None, typer.Option(help="Money that the language models may cost in all.")
-    ] = None,
-    call_seconds: Annotated[
-        float, typer.Option(help="Deadline of one call of a language model.")
-    ] = 120.0,
-    prompts: Annotated[
-        Path | None, typer.Option(help="A folder of prompts in place of runner/prompts.")
-    ] = None,
-    parallel: Annotated[
-        int | None, typer.Option(help="Trainings at once. Default: 1, or the run's.")
-    ] = None,
-    keep_sigma: Annotated[
-        float | None,
-        typer.Option(
-            help="Keep a trial whose gain is above so many sigmas of the noise (0: any gain). "
-            "Default: 2, or the run's."
-        ),
-    ] = None,
-    confirmations: Annotated[
-        int | None,
-        typer.Option(
-            help="Trainings that a smaller gain may be given to prove itself. Default: 1, or the "
-            "run's."
-        ),
-    ] = None,
-    repeats: Annotated[
-        int, typer.Option(help="Trainings of the baseline, and of the best anew at the end.")
-    ] = 3,
-    memory: Annotated[
-        Path | None,
-        typer.Option(help="Where runs are: those of this task are remembered. Default: beside."),
-    ] = None,
-    no_memory: Annotated[
-        bool, typer.Option("--no-memory", help="Remember no other run, and pool no baseline.")
-    ] = False,
+    task: options.Task,
+    trials: options.Trials,
+    out: options.Out,
+    prior: options.Prior = "habit",
+    generator: options.Generator = "catalog",
+    platform: options.Platform = None,
+    seed: options.Seed = None,
+    level2_every: options.Level2Every = 10,
+    base_url: options.BaseUrl = "",
+    model: options.Model = "",
+    token_cap: options.TokenCap = 2_000_000,
+    fallback: options.Fallback = None,
+    price: options.Price = None,
+    cost_cap: options.CostCap = None,
+    call_seconds: options.CallSeconds = 120.0,
+    prompts: options.Prompts = None,
+    parallel: options.Parallel = None,
+    keep_sigma: options.KeepSigma = None,
+    confirmations: options.Confirmations = None,
+    repeats: options.Repeats = 3,
+    memory: options.Memory = None,
+    no_memory: options.NoMemory = False,
 ) -> None:
     """Search: train the baseline, then trial after trial, and keep what is better.
 
@@ -193,38 +135,43 @@ def run(
     --platform, the mechanism that the platform wants is verified, loaded into a sandbox worker at
     a trial boundary and attested; without a sandbox engine nothing is loaded and nothing runs.
     """
+    settings = _checked(
+        task=task,
+        task_options=tuple(context.args),
+        trials=trials,
+        out=out,
+        prior=prior,
+        generator=generator,
+        platform=platform,
+        seed=seed,
+        level2_every=level2_every,
+        base_url=base_url,
+        model=model,
+        token_cap=token_cap,
+        cost_cap=cost_cap,
+        prices=tuple(price or ()),
+        fallbacks=tuple(fallback or ()),
+        call_seconds=call_seconds,
+        prompts=prompts,
+        parallel=parallel,
+        keep_sigma=keep_sigma,
+        confirmations=confirmations,
+        repeats=repeats,
+        memory=None if no_memory else memory or out.parent,
+    )
+    _catch_signals()
+    raise typer.Exit(run_settings(settings))
+
+
+def _checked(**typed: Any) -> RunSettings:
+    """What was typed, if it can be used; else what is wrong with it, and the end."""
     try:
-        settings = RunSettings(
-            task=task,
-            task_options=tuple(context.args),
-            trials=trials,
-            out=out,
-            prior=prior,  # type: ignore[arg-type]  # pydantic checks it
-            generator=generator,  # type: ignore[arg-type]
-            platform=platform,
-            seed=seed,
-            level2_every=level2_every,
-            base_url=base_url,
-            model=model,
-            token_cap=token_cap,
-            cost_cap=cost_cap,
-            prices=tuple(price or ()),
-            fallbacks=tuple(fallback or ()),
-            call_seconds=call_seconds,
-            prompts=prompts,
-            parallel=parallel,
-            keep_sigma=keep_sigma,
-            confirmations=confirmations,
-            repeats=repeats,
-            memory=None if no_memory else memory or out.parent,
-        )
+        return RunSettings(**typed)
     except ValidationError as error:
         for problem in error.errors():
             where = "-".join(str(part).replace("_", "-") for part in problem["loc"])
             say(f"--{where}: {problem['msg']}" if where else str(problem["msg"]))
         raise typer.Exit(USAGE) from None
-    _catch_signals()
-    raise typer.Exit(run_settings(settings))
 
 
 def _sandbox() -> Backend:
