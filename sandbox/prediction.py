@@ -106,6 +106,7 @@ def predict(
     reload: Callable[[], None],
     progress: Callable[[], None],
     into: Prediction,
+    absent: frozenset[str] = frozenset(),
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Search, pair after pair, and put what comes of it `into` the prediction.
@@ -122,7 +123,8 @@ def predict(
         tally = Tally(name=f"search {number} on {TRAINER.name}", source=SOURCE)
         into.tallies.append(tally)
         own = Search(surface=surface, noise=surface.sigma)
-        Walk(host, tally, progress, rows=number == 1, chance=f"live/{draw}").search(own, TRIALS)
+        walk = Walk(host, tally, progress, rows=number == 1, chance=f"live/{draw}", absent=absent)
+        walk.search(own, TRIALS)
         null = _null_search(surface, f"live/{draw}")
         into.pairs.append(
             Pair(

@@ -10,6 +10,7 @@ nothing is refused for it.
 from __future__ import annotations
 
 import ast
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -45,13 +46,20 @@ def check(
     walks: list[Tally] = []
     live = Prediction(pairs=[], tallies=[])
     findings: list[Finding] = []
+    absent = absent_hooks(source)
     try:
         for trace in [*bundled_traces(), *traces]:
             reload()
             walks.append(Tally(name=trace.name, source=trace.source, about=trace.provenance))
-            Walk(host, walks[-1], progress).over(trace)
-        digest = digest_of(source)
-        prediction.predict(host, digest=digest, reload=reload, progress=progress, into=live)
+            Walk(host, walks[-1], progress, absent=absent).over(trace)
+        prediction.predict(
+            host,
+            digest=digest_of(source),
+            reload=reload,
+            progress=progress,
+            into=live,
+            absent=absent,
+        )
     except MechanismFailure as failure:
         tallies = [*walks, *live.tallies]
         where = f"{tallies[-1].name}, step {tallies[-1].steps + 1}" if tallies else ""
@@ -128,6 +136,23 @@ def _finding(
     rule: str, message: str, why: str, path: str, severity: Severity = Severity.ERROR
 ) -> Finding:
     return Finding(check=CHECK, rule=rule, severity=severity, message=message, path=path, why=why)
+
+
+def absent_hooks(source: bytes) -> frozenset[str]:
+    """Hooks whose name occurs nowhere in a file, comments and texts included, so that no class of
+    it can have one. Read here, whatever the worker says of its class; a name that is put together
+    at run time is refused by the static checks. Nothing is absent from what can't be read, nor
+    where a mechanism inherits from anything but one class (a library's could bring the hook)."""
+    try:
+        classes = mechanism_classes(parse("mechanism", source))
+        if not classes or any(len(c.bases) != 1 or c.keywords for c in classes):
+            return frozenset()
+        text = unicodedata.normalize("NFKC", source.decode("utf-8"))  # as Python reads names
+    except (UnicodeDecodeError, DraftError):
+        return frozenset()
+    if "\\" in text:  # an escape could spell a name
+        return frozenset()
+    return frozenset(name for name in ("accept", "observe") if name not in text)
 
 
 def unused_definitions(source: bytes) -> list[str]:

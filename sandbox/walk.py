@@ -43,6 +43,7 @@ class Tally:
     about: Mapping[str, Any] = field(default_factory=dict)  # of a measured trace: its provenance
     steps: int = 0
     candidates: int = 0
+    verdicts: int = 0  # on measured trials: keep or discard
     empty: int = 0  # steps in which it proposed nothing and the null mechanism something
     calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CALLS, 0))
     decisions_changed: int = 0
@@ -60,6 +61,7 @@ class Tally:
             "about": dict(self.about),
             "steps": self.steps,
             "candidates": self.candidates,
+            "verdicts": self.verdicts,
             "empty": self.empty,
             "calls": self.calls,
             "decisions_changed": self.decisions_changed,
@@ -72,11 +74,13 @@ class Tally:
 def totals_of(tallies: Sequence[Tally]) -> dict[str, Any]:
     """The sums over some walks."""
     calls = {key: sum(t.calls[key] for t in tallies) for key in CALLS}
-    names = ("steps", "candidates", "empty", "decisions_changed", "repeats_avoided", "outside")
+    names = (
+        *("steps", "candidates", "verdicts", "empty"),
+        *("decisions_changed", "repeats_avoided", "outside"),
+    )
     return {
         **{name: sum(getattr(t, name) for t in tallies) for name in names},
         "calls": calls,
-        "verdicts": calls["accept_calls"],
         "proposals_changed": calls["proposals_changed"],
         "acceptances_changed": calls["acceptances_changed"],
     }
@@ -98,7 +102,12 @@ class _Step:
 
 
 class Walk:
-    """One walk of a mechanism that was never asked before. Raises MechanismFailure."""
+    """One walk of a mechanism that was never asked before. Raises MechanismFailure.
+
+    `absent` are hooks that its source does not have (`sandbox.replay.absent_hooks`, read from the
+    bytes on this side): they are the null mechanism's, and asking for them would cost a question
+    each and tell nothing.
+    """
 
     def __init__(
         self,
@@ -108,11 +117,13 @@ class Walk:
         *,
         rows: bool = True,
         chance: str = "",
+        absent: frozenset[str] = frozenset(),
     ) -> None:
         self._host = host
         self._tally = tally
         self._progress = progress
         self._rows = rows
+        self._absent = absent
         self._chance = chance or f"replay/{tally.name}"  # all chance of the walk comes from it
 
     def over(self, trace: Trace) -> None:
@@ -124,9 +135,7 @@ class Walk:
             step = self._decide(number, _view(trace, number), recorded)
             if trial.metric is not None:
                 self._accept(step, trial)
-            seed = seed_of(self._chance, number, "observe")
-            self._host.observe(trial, _view(trace, number + 1), seed=seed)
-            self._tally.calls["observe_calls"] += 1
+            self._observe(trial, _view(trace, number + 1))
             self._finish(step)
 
     def search(self, search: Search, trials: int) -> None:
@@ -141,9 +150,7 @@ class Walk:
                 if trial.metric is not None:
                     keep = self._accept(step, trial, search.view(), index)
                 done = search.finish(trial, keep=keep)
-                seed = seed_of(self._chance, trial.number, "observe")
-                self._host.observe(done, search.view(), seed=seed)
-                self._tally.calls["observe_calls"] += 1
+                self._observe(done, search.view())
             self._finish(step)
 
     def _decide(self, number: int, bare: View, recorded: Candidate | None = None) -> _Step:
@@ -168,14 +175,21 @@ class Walk:
 
     def _accept(self, step: _Step, trial: Trial, view: View | None = None, index: int = 0) -> bool:
         view = view or step.view
-        seed = seed_of(self._chance, trial.number, "accept")
-        answer = self._host.accept(trial, view, seed=seed)
-        null = NULL.accept(trial, view)
-        self._tally.calls["accept_calls"] += 1
+        answer = null = NULL.accept(trial, view)
+        self._tally.verdicts += 1
+        if "accept" not in self._absent:
+            seed = seed_of(self._chance, trial.number, "accept")
+            answer = self._host.accept(trial, view, seed=seed)
+            self._tally.calls["accept_calls"] += 1
         self._tally.calls["acceptances_changed"] += answer != null
         if index == 0 or answer != null:
             step.accept, step.null_accept = answer, null
         return answer
+
+    def _observe(self, trial: Trial, view: View) -> None:
+        if "observe" not in self._absent:
+            self._host.observe(trial, view, seed=seed_of(self._chance, trial.number, "observe"))
+            self._tally.calls["observe_calls"] += 1
 
     def _finish(self, step: _Step) -> None:
         tally = self._tally

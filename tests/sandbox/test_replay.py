@@ -29,6 +29,7 @@ from sandbox.traces import (
     trace_to_data,
 )
 
+IMPORT = b"from sandbox.mechanism import Mechanism\n"
 HOOKS = ("propose", "accept", "observe", "state", "restore")
 
 
@@ -108,7 +109,7 @@ def test_inert(kind: type[Mechanism]) -> None:
 
 
 def test_inert_names_what_is_never_used() -> None:
-    source = b"class Tabu: pass\ndef f(): pass\nclass M(Mechanism):\n    x = f()\n"
+    source = b"class Tabu: pass\ndef f(): pass\n" + IMPORT + b"class M(Mechanism):\n    x = f()\n"
     (finding,) = judge(Mechanism, source=source).findings
     assert finding.message.endswith("Defined and never used: Tabu")
 
@@ -396,10 +397,49 @@ def test_own_faults_leave_the_prior_its_own() -> None:
     assert own_faults(still, view, []) == []
 
 
+# --- which hooks need not be asked ---
+
+
+@pytest.mark.parametrize(
+    ("body", "absent"),
+    [
+        ("class M(Mechanism):\n    def propose(self): ...\n", {"accept", "observe"}),
+        ("class M(Mechanism):\n    def accept(self): ...\n", {"observe"}),
+        ("class M(Mechanism):\n    def \uff41ccept(self): ...\n", {"observe"}),
+        ("class M(Mechanism): ...\nsetattr(M, '\\x61ccept', f)\n", set()),
+        ("class M(Mechanism): ...\n# whether to accept, to observe\n", set()),
+        ("class M(Library, Mechanism): ...\n", set()),
+        ("class M(Mechanism, metaclass=Meta): ...\n", set()),
+        ("", set()),
+        ("(", set()),
+    ],
+)
+def test_a_hook_is_absent_only_where_its_name_is(body: str, absent: set[str]) -> None:
+    assert replay.absent_hooks(IMPORT + body.encode()) == absent
+
+
+def test_nothing_is_absent_from_what_can_not_be_read() -> None:
+    assert replay.absent_hooks(b"") == replay.absent_hooks(b"\xff") == frozenset()
+
+
+def test_absent_hooks_change_no_number_but_the_calls() -> None:
+    with_all = judge(Guided, source=b"accept, observe").detail["totals"]
+    host = InProcess(Guided)
+    source = IMPORT + b"class M(Mechanism): ...\n"
+    asked: list[str] = []
+    host.accept = lambda *_, **__: asked.append("accept")  # type: ignore[assignment,method-assign]
+    host.observe = lambda *_, **__: asked.append("observe")  # type: ignore[method-assign]
+    without = replay.check(host, source=source, reload=host.reload).detail["totals"]
+    assert asked == []
+    assert without["calls"]["accept_calls"] == without["calls"]["observe_calls"] == 0
+    assert without["verdicts"] > 0
+    assert without["acceptances_changed"] == with_all["acceptances_changed"] == 0
+
+
 # --- the predicted gain ---
 
 
-def predicted(kind: type[Mechanism], source: bytes = b"one") -> dict[str, Any]:
+def predicted(kind: type[Mechanism], source: bytes = b"accept, observe") -> dict[str, Any]:
     found: dict[str, Any] = judge(kind, source=source).detail["prediction"]
     return found
 
@@ -451,7 +491,7 @@ def test_a_better_and_a_worse_search_are_told_apart() -> None:
 def test_the_pairs_share_their_chance_and_the_bytes_choose_it() -> None:
     one, two = predicted(Exploring), predicted(Hoarder)
     assert [s["null"] for s in one["searches"]] == [s["null"] for s in two["searches"]]
-    other = predicted(Exploring, source=b"two")
+    other = predicted(Exploring, source=b"accept, observe, two")
     assert [s["null"] for s in one["searches"]] != [s["null"] for s in other["searches"]]
     assert one == predicted(Exploring)
 
