@@ -1,8 +1,9 @@
-"""Static checks beside the allow list: characters, bandit, dependencies; what they can't look at."""
+"""Static checks beside the allow list: characters, bandit and dependencies."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_bandit_that_gives_no_answer_could_not_look(
     fake = tmp_path / "python"
     fake.write_text(f"#!/bin/sh\n{script}\n")
     fake.chmod(0o755)
-    monkeypatch.setattr(bandit.sys, "executable", str(fake))
+    monkeypatch.setattr(sys, "executable", str(fake))
     assert bandit.check(draft("x = 1")).outcome is Outcome.COULD_NOT_LOOK
 
 
