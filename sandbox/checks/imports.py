@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ast
 
+from sandbox import lock as locks
 from sandbox.checks.notes import Notes
 from sandbox.checks.scopes import scope_of
 from sandbox.checks.spelled import Spelled, own_names
-from sandbox import lock as locks
 from sandbox.checks.table import MECHANISM_MODULES, TEST_MODULES, allowed_names
 from sandbox.checks.walk import Table, Walk
 from sandbox.report import CheckResult, Draft, DraftError, Finding, Outcome, Severity

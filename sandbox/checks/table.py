@@ -97,8 +97,8 @@ REFUSED = {
     "numpy.fft": "test",
     "numpy.linalg": "test",
     "numpy.polynomial": "test",
-    "sandbox.mechanism": "Any Callable Collection Iterable Iterator Literal Mapping MappingProxyType "
-    "annotations dataclass field",
+    "sandbox.mechanism": "Any Callable Collection Iterable Iterator Literal Mapping "
+    "MappingProxyType annotations dataclass field",
 }
 
 
