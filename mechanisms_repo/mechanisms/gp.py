@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from sandbox.mechanism import Candidate, Config, KnobValue, Mechanism, View
+from sandbox.mechanism import Candidate, Config, KnobValue, Mechanism, Trial, View
 
 SPREAD = 5  # trials before the model is trusted; they are spread around the best
 REACH = 0.3  # how far those are from the best, as a share of each knob's range
@@ -25,6 +25,7 @@ WIDE = 96  # candidates all over the space
 CLOSE = 120  # candidates close to the best configurations
 NEAR = 0.08  # standard deviation of a close candidate's steps, as a share of a knob's range
 STEPS = 12  # steps of the search for the kernel's parameters
+MOST = 120  # trials that the model is fitted to: the best ones and the latest ones
 MARGIN = 0.01  # improvement that is not worth a trial, in standard deviations of the results
 
 
@@ -65,7 +66,7 @@ class GaussianProcess(Mechanism):
 
 def learned(view: View) -> tuple[np.ndarray, np.ndarray]:
     """Points and their results, lower is better, in standard deviations."""
-    known = view.known()
+    known = telling(view)
     sign = 1.0 if view.minimize else -1.0
     good = [sign * trial.metric for trial in known if trial.metric is not None]
     worst = max(good, default=0.0)
@@ -73,6 +74,16 @@ def learned(view: View) -> tuple[np.ndarray, np.ndarray]:
     spread_of = float(values.std()) or 1.0
     points = np.array([view.places(trial.config) for trial in known])
     return points, (values - values.mean()) / spread_of
+
+
+def telling(view: View) -> list[Trial]:
+    """The valid trials in order; of more than MOST the best half and the latest ones."""
+    known = view.known()
+    sign = 1.0 if view.minimize else -1.0
+    good = [t for t in known[: -MOST // 2] if t.metric is not None]
+    good.sort(key=lambda trial: (sign * (trial.metric or 0.0), trial.number))
+    kept = {trial.number for trial in [*good[: MOST // 2], *known[-MOST // 2 :]]}
+    return known if len(known) <= MOST else [t for t in known if t.number in kept]
 
 
 def fitted(points: np.ndarray, results: np.ndarray) -> GaussianProcessRegressor:

@@ -30,6 +30,7 @@ NOISE = 0.03  # usual noise beside the measured one, which a few repeats tell ba
 SQUEEZE = 2.0  # how much bad results are drawn together: they need no fine model
 MOVES = (-1.0, -0.7, -0.4, -0.2, -0.1, 0.1, 0.2, 0.4, 0.7, 1.0)  # of a climb, in radii
 LEAST_STEPS = 4  # a power of two with fewer steps from end to end is not walked
+MOST = 120  # trials that the model is fitted to: the best ones and the latest ones
 TINY = 1e-6
 
 
@@ -144,7 +145,7 @@ class Model:
     """A Gaussian process over points: a curve for each knob, and a term for all of them."""
 
     def __init__(self, view: View) -> None:
-        known = view.known()
+        known = telling(view)
         self.named = np.array([is_named(view, n) for n in view.movable()])
         self.points = np.array([view.places(trial.config) for trial in known])
         costs = np.array([cost(trial, view) for trial in known])
@@ -202,6 +203,14 @@ class Model:
         prior = np.exp(2 * self.strengths[:-1]).sum()
         variance = prior - (cross * cho_solve(self.factor, cross.T).T).sum(1)
         return cross @ self.weights, np.sqrt(np.maximum(variance, TINY))
+
+
+def telling(view: View) -> list[Trial]:
+    """The valid trials in order; of more than MOST the best half and the latest ones."""
+    known = view.known()
+    good = sorted(known[: -MOST // 2], key=lambda trial: (cost(trial, view), trial.number))
+    kept = {trial.number for trial in [*good[: MOST // 2], *known[-MOST // 2 :]]}
+    return known if len(known) <= MOST else [t for t in known if t.number in kept]
 
 
 def squeezed(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """The Gaussian process finds the better side of a knob, and learns from failures."""
 
 import pytest
-from mechanisms.gp import GaussianProcess, best_places, learned
+from mechanisms.gp import MOST, GaussianProcess, best_places, learned, telling
 
 from sandbox.mechanism import Knob, Space
 from sandbox.testing import awkward_views, faults, make_trial, make_view
@@ -44,3 +44,13 @@ def test_proposals_are_new_valid_and_free_whatever_the_view(odd):
     assert faults(answers, view, 3) == []
     assert bool(answers) == (odd != "exhausted")
     assert answers == GaussianProcess().propose(again, 3)
+
+
+def test_of_a_long_trace_the_best_and_the_latest_trials_are_used():
+    trials = [make_trial(0, 9.0, status="kept")]
+    trials += [make_trial(i, 5.0 if i == 7 else 6.0 + i / 100) for i in range(1, 500)]
+    used = [trial.number for trial in telling(make_view(trace=trials))]
+    assert len(used) == MOST
+    assert used == sorted(used)
+    assert 7 in used
+    assert used[-MOST // 2 :] == list(range(500 - MOST // 2, 500))
