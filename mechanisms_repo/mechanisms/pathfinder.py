@@ -30,7 +30,7 @@ NOISE = 0.03  # usual noise beside the measured one, which a few repeats tell ba
 SQUEEZE = 2.0  # how much bad results are drawn together: they need no fine model
 MOVES = (-1.0, -0.7, -0.4, -0.2, -0.1, 0.1, 0.2, 0.4, 0.7, 1.0)  # of a climb, in radii
 LEAST_STEPS = 4  # a power of two with fewer steps from end to end is not walked
-MOST = 120  # trials that the model is fitted to: the best ones and the latest ones
+MOST = 60  # trials that the model is fitted to: the best ones and the latest ones
 TINY = 1e-6
 
 
