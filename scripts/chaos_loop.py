@@ -44,7 +44,7 @@ from sandbox.reaper import LABEL_OWNER  # noqa: E402
 PARTS = ("runner", "mechanism", "worker", "web")
 GIVE_UP_SECONDS = 3600.0
 PAUSED = 5  # exit code: the prior had nothing usable; the same command goes on
-SETTLE_TRIALS = 2  # between two kills of a mechanism: twice in one trial gives it up, rightly
+SETTLE_TRIALS = 4  # between two kills of a mechanism: twice in one trial gives it up, rightly
 SCRIPT = """
 import math, os, random, sys, time
 RATE = 1.0
@@ -266,7 +266,7 @@ def disturb(crew: Crew, kills: int, draw: random.Random) -> Counter[str]:
             continue
         if crew.kill(part):
             done[part] += 1
-            last_mechanism = now if part == "mechanism" else last_mechanism
+            last_mechanism = decided(crew) if part == "mechanism" else last_mechanism
             say(f"{sum(done.values()):>3} killed {part} at {decided(crew)} trials")
         elif part in crew.processes:
             crew.start(part)  # it ended by itself (it could not reach another one): once more
