@@ -37,7 +37,7 @@ from runner.measurements import Measurements, Rules  # noqa: E402
 from runner.platform_client import Credentials, PlatformClient  # noqa: E402
 from runner.search import Plan, Search  # noqa: E402
 from runner.strategy import HabitPrior  # noqa: E402
-from sandbox.backends import get_backend  # noqa: E402
+from sandbox.backends import Backend, get_backend  # noqa: E402
 from sandbox.mechanism import Config, Knob, Space  # noqa: E402
 from scripts.chaos_loop import Crew, answers, rows  # noqa: E402
 
@@ -113,6 +113,11 @@ def searched(journal: Journal, trainer: Trainer, control: Any, trials: int) -> N
     ).run()
 
 
+def sandbox() -> Backend:
+    """The engine that `--sandbox` names."""
+    return get_backend(os.environ["BENCH_SANDBOX"])
+
+
 def opened(folder: Path) -> Journal:
     journal = Journal(folder)
     journal.identify(task=Trainer.name, task_digest=Trainer.digest, seed=1)
@@ -135,7 +140,7 @@ def linked(
     credentials = Credentials.read(crew.key)
     client = PlatformClient(credentials)
     said: list[str] = []
-    loader = Loader(get_backend, public_key=credentials.public_key, target=credentials.target)
+    loader = Loader(sandbox, public_key=credentials.public_key, target=credentials.target)
     trainer, journal = Trainer(at=at), opened(folder)
     link = Link(client=client, journal=journal, loader=loader, say=said.append)
     link.start()
@@ -322,7 +327,7 @@ def host() -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
         "system": platform.platform(),
-        "sandbox": get_backend().name,
+        "sandbox": sandbox().name,
     }
 
 
@@ -333,8 +338,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--swaps", type=int, default=100)
     parser.add_argument("--restarts", type=int, default=8)
+    parser.add_argument("--sandbox", default="docker", choices=("docker", "bubblewrap"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    os.environ["BENCH_SANDBOX"] = options.sandbox
     with tempfile.TemporaryDirectory(prefix="escapement-bench-") as temporary:
         folder = Path(temporary)
         crew = Crew(folder=folder, trials=100_000, parallel=1)
