@@ -62,6 +62,8 @@ class Trainer:
         {
             "RATE": Knob(kind="float", default=1.0, low=0.001, high=10.0, log=True),
             "DEPTH": Knob(kind="int", default=4, low=1, high=12),
+            # Without effect; so few knobs that all of them are tabu would be no search.
+            **{f"K{i}": Knob(kind="float", default=0.5, low=0.0, high=1.0) for i in range(10)},
         }
     )
 
