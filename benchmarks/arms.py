@@ -18,16 +18,15 @@ from pathlib import Path
 
 COMPARED = ("arms.md", "arms.json", "curves.svg", "curves.png")
 ROOT = Path(__file__).resolve().parents[1]
-LEVEL2 = ("--level2-every", "10", "--level2-first")
 KINDS = {
-    "table": ("--task", "table", "--arms", "A,B,C,D,R,P,T,G,E,S,U"),
-    "live": ("--task", "gpt", "--budget-seconds", "0.3", "--arms", "A,P,D,R,T"),
+    "table": "--task table --arms A,B,C,D,R,P,T,G,E,S,U --trials 30 --level2-every 10",
+    "live": "--task gpt --budget-seconds 0.3 --arms A,P,R,T,D --trials 10 --level2-every 5",
 }
 
 
 def run(kind: str, repeats: int, folder: Path) -> None:
     """One ablation, to its end."""
-    words = [*KINDS[kind], *LEVEL2, "--trials", "30", "--repeats", str(repeats)]
+    words = [*KINDS[kind].split(), "--level2-first", "--repeats", str(repeats)]
     command = [sys.executable, "-m", "runner", "arms", *words, "--out", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True)
 
