@@ -219,8 +219,9 @@ def test_the_desired_state_is_signed_and_holds_the_exact_source(world: Any) -> N
     answer = world.door().get("/api/v1/runner/desired")
     desired = Desired.model_validate_json(answer.content)
     assert digest_of(desired.source.encode()) == desired.digest == proposal.digest
-    signed = signing_bytes(target="demo", version=2, commit=desired.commit, digest=desired.digest)
-    assert keys.verify(signed, desired.signature)
+    signs = {"target": "demo", "version": 2, "commit": desired.commit, "digest": desired.digest}
+    assert keys.verify(signing_bytes(**signs, locks=desired.locks), desired.signature)
+    assert not keys.verify(signing_bytes(**signs), desired.signature)  # the image's lock as well
     assert desired.base_commit == world.repository.head() == proposal.commit
     assert {"null", "tabu", "gentle"} <= {entry.name for entry in desired.library}
     assert not desired.stopped
