@@ -91,18 +91,33 @@ def advice(tabu: set[tuple[str, str]]) -> str:
 def own_moves(
     view: View, tabu: set[tuple[str, str]], seen: set[str], count: int
 ) -> list[Candidate]:
-    """Steps on the least tried knobs whose direction is open."""
+    """Steps on the least tried knobs whose direction is open; where every move is tabu, those
+    that lead to something new all the same: a trial that was never made is better than none."""
     tried = Counter(name for trial in view.trace for name in trial.changes)
     names = view.free()
     view.random.shuffle(names)
     names.sort(key=lambda name: tried[name])
     found: list[Candidate] = []
-    for name in names:
-        knob, value = view.space[name], view.best.config[name]
-        for sign in view.random.sample((1, -1), 2):
-            changes = {name: knob.at(knob.position(value) + sign * STEP)}
-            if len(found) < count and is_open(changes, view, tabu, seen):
-                seen.add(key(view.config_of(changes)))
-                reason = f"tabu: {name} was tried {tried[name]} times and is open"
-                found.append(Candidate(changes=changes, reason=reason))
+    none: set[tuple[str, str]] = set()
+    for refused, why in ((tabu, "open"), (none, "new, and every move is tabu")):
+        for name in names:
+            for sign in view.random.sample((1, -1), 2):
+                changes = step(name, sign, view, refused, seen)
+                if changes and len(found) < count:
+                    seen.add(key(view.config_of(changes)))
+                    reason = f"tabu: {name} was tried {tried[name]} times and is {why}"
+                    found.append(Candidate(changes=changes, reason=reason))
     return found
+
+
+def step(
+    name: str, sign: int, view: View, tabu: set[tuple[str, str]], seen: set[str]
+) -> dict[str, KnobValue]:
+    """The least open step of a knob in a direction: on a coarse scale the usual one rounds to
+    nothing. Empty where there is none."""
+    knob, value = view.space[name], view.best.config[name]
+    for times in (1, 2, 4, 8):
+        changes = {name: knob.at(knob.position(value) + sign * STEP * times)}
+        if is_open(changes, view, tabu, seen):
+            return changes
+    return {}

@@ -2,6 +2,7 @@
 
 from mechanisms.tabu import TENURE, Tabu, failed_moves
 
+from sandbox.mechanism import Knob, Space
 from sandbox.testing import example_space, make_trial, make_view, scripted_prior
 
 
@@ -66,3 +67,33 @@ def test_the_same_seed_gives_the_same_answer():
     )
     assert one == two
     assert set(example_space()) >= {name for a in one for name in a.changes}
+
+
+def coarse_view(*changes):
+    choices = (0.0, 1.0, 2.0)
+    space = Space({"RATE": Knob(kind="choice", default=0.0, choices=choices)})
+    base = space.defaults()
+    trace = [make_trial(0, 1.0, config=base, status="kept")]
+    trace += [make_trial(i + 1, 1.2, config=base, changes=c) for i, c in enumerate(changes)]
+    return make_view(trace=trace, space=space, prior=scripted_prior([{"RATE": 0.0}]))
+
+
+def test_on_a_coarse_scale_a_step_goes_to_the_next_value():
+    (answer,) = Tabu().propose(coarse_view(), 1)
+    assert dict(answer.changes) == {"RATE": 1.0}
+
+
+def test_where_every_move_is_tabu_something_new_is_tried_all_the_same():
+    space = Space({"RATE": Knob(kind="int", default=0, low=0, high=100)})
+    trace = [
+        make_trial(0, 1.0, config={"RATE": 0}, status="kept"),
+        make_trial(1, 1.2, config={"RATE": 0}, changes={"RATE": 15}),
+    ]
+    view = make_view(trace=trace, space=space, prior=scripted_prior([{"RATE": 15}]))
+    (answer,) = Tabu().propose(view, 1)
+    assert dict(answer.changes) == {"RATE": 30}
+    assert "every move is tabu" in answer.reason
+
+
+def test_where_everything_was_tried_there_is_nothing_to_propose():
+    assert Tabu().propose(coarse_view({"RATE": 1.0}, {"RATE": 2.0}), 1) == []
