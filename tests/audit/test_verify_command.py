@@ -82,7 +82,7 @@ ALL = ", ".join(COLUMNS)
 CASES: list[tuple[str, list[str], Kind, int | None]] = [
     (
         "edited",
-        ["UPDATE audit_entry SET body = replace(body, 'demo', 'dem0') WHERE seq = 8"],
+        ["UPDATE audit_entry SET body = replace(body, '\"', '\" ') WHERE seq = 8"],
         Kind.EDITED,
         8,
     ),
