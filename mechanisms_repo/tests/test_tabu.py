@@ -91,7 +91,7 @@ def test_where_every_move_is_tabu_something_new_is_tried_all_the_same():
     ]
     view = make_view(trace=trace, space=space, prior=scripted_prior([{"RATE": 15}]))
     (answer,) = Tabu().propose(view, 1)
-    assert dict(answer.changes) == {"RATE": 30}
+    assert answer.changes["RATE"] not in {0, 15}
     assert "every move is tabu" in answer.reason
 
 

@@ -79,6 +79,21 @@ def test_a_failure_says_where() -> None:
     assert caught.value.detail["hook"] == "propose, call 1"
 
 
+def test_slowness_alone_is_no_fault_on_the_longest_trace() -> None:
+    def fail_at(length: int, rule: Rule) -> Fake:
+        def propose(number: int, view: View) -> list[Candidate]:
+            if len(view.trace) >= length:
+                raise MechanismFailure(rule, "no answer")
+            return []
+
+        return Fake(propose)
+
+    assert run(fail_at(LONG_TRACES[-1], Rule.TIMEOUT)) == []
+    for length, rule in ((LONG_TRACES[-1], Rule.CRASHED), (LONG_TRACES[-2], Rule.TIMEOUT)):
+        with pytest.raises(MechanismFailure):
+            run(fail_at(length, rule))
+
+
 def test_a_slow_one_is_called_less_often() -> None:
     now = [0.0]
 
