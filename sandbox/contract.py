@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from sandbox.endurance import endure
+from sandbox.endurance import MANY_CALLS, Endured, endure
 from sandbox.errors import MechanismFailure, Rule
 from sandbox.judging import Fault, failure_finding, own_faults, seed_of
 from sandbox.mechanism import Trial, View
@@ -118,6 +118,7 @@ class Record:
     proposed: int = 0
     own: int = 0
     constraint: int = 0
+    endurance: dict[str, Any] = field(default_factory=dict)
     asked_fairly: int = 0
     answered_fairly: int = 0
 
@@ -127,6 +128,19 @@ class Record:
             check=CHECK, rule=rule, severity=severity, message=message, why=WHY.get(rule, "")
         )
         self.findings.setdefault((rule, message), finding)
+
+    def endured(self, how_far: Endured) -> None:
+        """What a reviewer should know of a mechanism that is slow."""
+        self.endurance = asdict(how_far)
+        if how_far.too_slow:
+            self.say("SLOW", f"{how_far.too_slow}: nobody saw its answer", Severity.WARNING)
+        elif not how_far.whole and not _failed(self):
+            self.say(
+                "SLOW",
+                f"it is slow, so that it was asked {how_far.calls} of {MANY_CALLS} times and with "
+                f"traces of up to {how_far.longest_trace} trials",
+                Severity.NOTE,
+            )
 
     def outlasted(self, fault: Fault, where: str) -> None:
         """A fault that came late."""
@@ -160,7 +174,7 @@ def check(
         _judge_candidates(record)
         if not _failed(record):
             reload()
-            endure(first, report=record.outlasted, progress=progress)
+            record.endured(endure(first, report=record.outlasted, progress=progress))
         if not _failed(record):
             _repeat(
                 fresh,
@@ -180,7 +194,7 @@ def check(
                 record=record,
                 progress=progress,
             )
-        detail = {"state": state, "hooks": sorted(first.hooks)}
+        detail = {"state": state, "hooks": sorted(first.hooks), "endurance": record.endurance}
     except MechanismFailure as failure:
         finding = failure_finding(CHECK, failure, path=path)
         record.findings[(finding.rule, finding.message)] = finding

@@ -3,13 +3,14 @@
 A part of the check `contract`, on a worker that it has used already. What waits for its hundredth
 call or for a long trace before it misbehaves shows here, if it waits no longer than this; what
 waits longer meets the limits of the runner, as anything does that is live. Slow mechanisms get
-fewer calls, and that is no fault.
+fewer calls, which is no fault; how far it was looked at stands in the report.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from statistics import median
 from typing import Any, Protocol
@@ -36,6 +37,20 @@ class ContractHost(Host, Protocol):
     def state(self) -> dict[str, Any]: ...
 
 
+@dataclass(kw_only=True)
+class Endured:
+    """How far it was looked at, for the report. `too_slow` says what was not answered in time."""
+
+    calls: int = 0
+    longest_trace: int = 0
+    too_slow: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was asked all there is to ask."""
+        return self.calls == MANY_CALLS and self.longest_trace == LONG_TRACES[-1]
+
+
 Report = Callable[[Fault, str], None]
 """Takes up a fault, and after how many calls or trials it came."""
 
@@ -46,8 +61,9 @@ def endure(
     report: Report,
     progress: Callable[[], None],
     clock: Callable[[], float] = time.monotonic,
-) -> None:
+) -> Endured:
     """Raises MechanismFailure, with the place in its detail `hook`; stops at the first fault."""
+    endured = Endured()
     least = _round_trip(host, clock)
     began = clock()
     for number in range(1, MANY_CALLS + 1):
@@ -56,7 +72,8 @@ def endure(
             break  # measured against the machine: a busy one makes nobody slow
         progress()
         if _once(host, SHORT_TRACE, number, report):
-            return
+            return endured
+        endured.calls = number
     for length in LONG_TRACES:
         progress()
         began = clock()
@@ -64,11 +81,16 @@ def endure(
             faulty = _once(host, length, 1, report)
         except MechanismFailure as failure:
             if failure.rule == Rule.TIMEOUT and length > PATIENT_ABOVE:
-                return  # its worker is gone; nothing more is asked of it here
+                endured.too_slow = f"{failure.message}, with a trace of {length} trials"
+                return endured  # its worker is gone; nothing more is asked of it here
             raise
         spent = clock() - began
-        if faulty or (spent > SLOW_SECONDS and spent > 10 * SLOW * least):
-            return
+        if faulty:
+            return endured
+        endured.longest_trace = length
+        if spent > SLOW_SECONDS and spent > 10 * SLOW * least:
+            break
+    return endured
 
 
 def _round_trip(host: ContractHost, clock: Callable[[], float]) -> float:

@@ -126,7 +126,6 @@ def test_a_process_without_the_limits_of_the_posture_gets_no_mechanism(
         MechanismHost.start(backend, NULL, name="draft", limits=Limits.screening(), purpose="test")
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare on this machine")
 @pytest.mark.parametrize("name", ["docker", "bubblewrap"])
 def test_the_whole_gate_without_a_network(name: str, engine: Backend, tmp_path: Path) -> None:
     """A namespace with nothing in it, not even a loopback that is up: only Docker's unix socket."""

@@ -88,7 +88,14 @@ def test_slowness_alone_is_no_fault_on_the_longest_trace() -> None:
 
         return Fake(propose)
 
-    assert run(fail_at(LONG_TRACES[-1], Rule.TIMEOUT)) == []
+    slow = endure(
+        fail_at(LONG_TRACES[-1], Rule.TIMEOUT),
+        report=lambda *_: pytest.fail("no fault"),
+        progress=lambda: None,
+        clock=lambda: 0.0,
+    )
+    assert (slow.calls, slow.longest_trace, slow.whole) == (MANY_CALLS, LONG_TRACES[-2], False)
+    assert slow.too_slow == f"no answer, with a trace of {LONG_TRACES[-1]} trials"
     for length, rule in ((LONG_TRACES[-1], Rule.CRASHED), (LONG_TRACES[-2], Rule.TIMEOUT)):
         with pytest.raises(MechanismFailure):
             run(fail_at(length, rule))
