@@ -34,6 +34,8 @@ SCREENING_SECONDS = 120
 LIVE_SECONDS = 150
 TRIALS_SECONDS = 150
 DOOR_SECONDS = 20
+DECISIONS = 5
+CONFLICT = 409
 
 
 class StoryFailed(RuntimeError):
@@ -104,19 +106,44 @@ def reviewed(story: Story, role: str) -> int:
 
     Every reviewer opens everything first; the runner's operator, who tries it too, is refused.
     """
-    proposal = next_passed(story)
-    story.cast[role] = proposal.pk
-    with story.person("ada") as ada:
-        story.shown[proposal.pk] = ada.to_open(proposal.pk)
-    if not story.refusals:
-        refused(story, "linus", proposal, codes={"not_entitled", "is_operator", "is_requester"})
-    quorum = int(proposal.screenings.first().verdict["quorum"])  # type: ignore[union-attr]
-    for name in ("ada", "grace")[:quorum]:
-        with story.person(name) as person:
-            person.approve(proposal.pk, f"read it, tried it in replay: fine ({role})")
-        story.console.say(f"{name} approved proposal {proposal.pk} ({proposal.name})")
+
+    def approved(proposal: Proposal) -> None:
+        with story.person("ada") as ada:
+            story.shown[proposal.pk] = ada.to_open(proposal.pk)
+        if not story.refusals:
+            refused(story, "linus", proposal, codes={"not_entitled", "is_operator", "is_requester"})
+        quorum = int(proposal.screenings.first().verdict["quorum"])  # type: ignore[union-attr]
+        for name in ("ada", "grace")[:quorum]:
+            with story.person(name) as person:
+                person.approve(proposal.pk, f"read it, tried it in replay: fine ({role})")
+            story.console.say(f"{name} approved proposal {proposal.pk} ({proposal.name})")
+
+    proposal = decided(story, role, approved)
     goes_live(story, proposal.pk)
     return proposal.pk
+
+
+def decided(
+    story: Story, role: str, decide: Callable[[Proposal], None], *, fresh: bool = True
+) -> Proposal:
+    """A waiting proposal on which the people of the story decide.
+
+    What waited a moment ago may be in screening again by then, because the base or the policy
+    moved: its page says so, and people take the next one, as they would.
+    """
+    for _ in range(DECISIONS):
+        proposal = next_passed(story, fresh=fresh)
+        try:
+            decide(proposal)
+        except Refused as refusal:
+            proposal.refresh_from_db()
+            if refusal.status != CONFLICT or proposal.state in {State.PASSED, State.APPROVED}:
+                raise
+            story.console.say(f"proposal {proposal.pk} is {proposal.state} again: the next one")
+            continue
+        story.cast[role] = proposal.pk
+        return proposal
+    raise StoryFailed(f"{DECISIONS} proposals moved on before anybody could decide; {situation()}")
 
 
 def next_passed(story: Story, *, fresh: bool = True) -> Proposal:
@@ -149,6 +176,8 @@ def refused(story: Story, name: str, proposal: Proposal, *, codes: set[str]) -> 
         verb="review.denied", actor_name=name, subject=f"proposal:{proposal.pk}"
     ).first()
     code = json.loads(denial.body)["data"]["code"] if denial else ""
+    if code in {"stale", "wrong_state"}:
+        raise Refused(CONFLICT, answer)  # it moved on first: not the refusal that was asked for
     if denial is None or code not in codes:
         raise StoryFailed(f"{name} was refused ({answer}), but the log says {code or 'nothing'}")
     story.console.say(f"{name} was refused: {code}; entry {denial.seq}")
@@ -199,10 +228,12 @@ def carried(story: Story, activation: Activation) -> None:
 
 def one_is_rejected(story: Story) -> None:
     """A reviewer says no."""
-    proposal = next_passed(story, fresh=False)
-    story.cast["rejected"] = proposal.pk
-    with story.person("grace") as grace:
-        grace.reject(proposal.pk, "one change at a time: the last one is not judged yet")
+
+    def rejected(proposal: Proposal) -> None:
+        with story.person("grace") as grace:
+            grace.reject(proposal.pk, "one change at a time: the last one is not judged yet")
+
+    proposal = decided(story, "rejected", rejected, fresh=False)
     story.console.say(f"grace rejected proposal {proposal.pk} ({proposal.name})")
 
 
