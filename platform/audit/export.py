@@ -22,7 +22,7 @@ from django.contrib.auth import get_user_model
 from django.db import DEFAULT_DB_ALIAS, transaction
 from django.utils import timezone
 
-from audit import canonical, cover, keys, log, query, source, verifier
+from audit import canonical, cover, keys, log, onefile, query, source, verifier
 from audit.actors import Actor
 from audit.evidence import Provider, providers
 from audit.head import AuditError
@@ -110,7 +110,7 @@ def _collect(actor: Actor) -> tuple[dict[str, bytes], int]:
         size = verifier.parse_note(note).size
         files[f"audit/checkpoints/{size:08d}.txt"] = note.encode()
     files["changes/population.csv"] = _table(population, first=verifier.POPULATION)
-    files["verify.py"] = Path(verifier.__file__).read_bytes()
+    files["verify.py"] = onefile.source().encode()
     files["platform.pub"] = key.encode() + b"\n"
     made_at = canonical.utc(timezone.now())
     page = cover.page(

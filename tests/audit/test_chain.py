@@ -313,4 +313,4 @@ def test_the_tree_is_that_of_rfc_6962(data: list[bytes]) -> None:
         frontier = merkle.grow(frontier, size, merkle.leaf_hash(item))
     expected = reference([merkle.leaf_hash(item) for item in data])
     assert merkle.root(frontier) == expected
-    assert verifier._root(frontier) == expected.hex()
+    assert verifier.root_of(frontier) == expected.hex()

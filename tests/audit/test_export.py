@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from audit import onefile
 
 from tests.audit.conftest import Site, build
 
@@ -120,6 +121,13 @@ def test_the_export_is_on_the_log(archive: Path, exporting: Site) -> None:
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     assert digest in {b["data"]["sha256"] for b in bodies}
     assert exporting.verify()[0] == 0
+
+
+def test_its_verifier_is_the_one_file_and_in_the_manifest(bundle: Path) -> None:
+    ours = onefile.source().encode()
+    assert (bundle / "verify.py").read_bytes() == ours
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["files"]["verify.py"] == hashlib.sha256(ours).hexdigest()
 
 
 def edit(path: str, old: bytes, new: bytes) -> Callable[[Path], None]:
