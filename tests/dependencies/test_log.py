@@ -14,6 +14,8 @@ from dependencies import builds, work
 from dependencies.evidence import DependencyEvidence
 from dependencies.models import DependencyRequest
 
+from sandbox.report import digest_of
+
 pytestmark = pytest.mark.django_db
 Body = dict[str, Any]
 
@@ -90,6 +92,9 @@ def adopted_without_a_build(bodies: list[Body]) -> None:
 def test_the_story_holds_and_is_in_the_bundle(story: list[Body]) -> None:
     assert problems(story) == ""
     files = dict(DependencyEvidence().files("default"))
+    for n, verb in ((1, "lock.seeded"), (2, "dependency.adopted"), (3, "lock.rolled_back")):
+        told_digest = told(story, verb)["data"]["lock"]
+        assert digest_of(files[f"packages/locks/{n}/lock.json"]) == told_digest
     pk = DependencyRequest.objects.get().pk
     assert {f"packages/{pk}/record.json", "packages/locks/2/lock.json"} <= set(files)
     decisions = json.loads(files[f"packages/{pk}/decision.json"])

@@ -18,7 +18,7 @@ from audit.verifier.bundle import (
 )
 from audit.verifier.command import main
 from audit.verifier.ledger import PATHS
-from audit.verifier.operators import OPERATOR_PREFIX
+from audit.verifier.operators import OPERATOR_PREFIX, signed_operators
 from audit.verifier.result import Kind, Problem, Result, as_json, report
 from audit.verifier.rules import Rules, compare_rows, verify
 from audit.verifier.signed import CHECKPOINT_EVERY, CHECKPOINT_VERBS
@@ -57,6 +57,7 @@ __all__ = [
     "report",
     "root_of",
     "sha256",
+    "signed_operators",
     "verify",
     "verify_bundle",
 ]
