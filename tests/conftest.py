@@ -34,8 +34,16 @@ os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
 sys.path[:0] = [p for p in (str(ROOT), str(ROOT / "platform")) if p not in sys.path]
 
 import django  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 django.setup()
+
+# The same commit gives the same examples, and a busy machine decides nothing. To look for new
+# examples at random: --hypothesis-profile=default
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 
 def pytest_unconfigure() -> None:
@@ -87,7 +95,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A page in a context of its own: no cookie of another test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     yield context.new_page()
     context.close()
 

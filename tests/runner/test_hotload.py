@@ -230,7 +230,7 @@ def test_stopped_starts_no_trial_until_released(stage: Stage, fake: FakePlatform
     def release(text: str) -> None:
         stage.said.append(text)
         if text.startswith("waiting: stopped"):
-            deadline = time.monotonic() + 20  # the heartbeat's thread tells, in its own time
+            deadline = time.monotonic() + 120  # the heartbeat's thread tells, in its own time
             while not any("smoke" in o.activity for o in fake.observed) or 2 not in fake.trials:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)

@@ -33,7 +33,7 @@ def client(server, **options):
         "model": "test-model",
         "api_key": "k-123",
         "ledger": Ledger(cap_tokens=100_000),
-        "deadline_seconds": 5.0,
+        "deadline_seconds": 60.0,
         "answer_bytes": 20_000,
         "answer_tokens": 500,
         "pause": lambda _seconds: None,

@@ -16,10 +16,12 @@ from tests.runner.llmserver import serving, stall, status
 from tests.runner.test_llm import GOOD, Colour, ask, client
 
 
-def providers(*servers, ledger=None, now=lambda: 0.0, **options):
+def providers(*servers, ledger=None, now=lambda: 0.0, first=(), **options):
+    """`first`: options of the first model alone."""
     ledger = ledger or Ledger(cap_tokens=100_000)
+    common = {"ledger": ledger, "retries": 0, **options}
     models = [
-        client(server, model=f"model-{n}", ledger=ledger, retries=0, **options)
+        client(server, model=f"model-{n}", **{**common, **dict(first if n == 0 else ())})
         for n, server in enumerate(servers)
     ]
     said = []
@@ -40,7 +42,8 @@ def test_the_first_answers_and_no_other_is_asked():
 )
 def test_the_next_is_asked_and_that_is_said_and_counted(answer, fault):
     with serving(answer) as one, serving(GOOD) as two:
-        llm, said, ledger = providers(one, two, deadline_seconds=0.5)
+        short = {"deadline_seconds": 0.5} if fault == "deadline" else {}
+        llm, said, ledger = providers(one, two, first=short)
         answered = ask(llm)
     assert (answered.model, answered.value) == ("model-1", Colour.model_validate_json(GOOD))
     [told] = said

@@ -72,7 +72,7 @@ def research(*answers, cap=10**7, **more):
             model="test-model",
             api_key="k",
             ledger=Ledger(cap_tokens=cap),
-            deadline_seconds=5.0,
+            deadline_seconds=60.0,
             pause=lambda _s: None,
         )
         values = {"library": LIBRARY, "mechanism_source": "# the live source", **more}

@@ -17,23 +17,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import docker
 import pytest
 
-from sandbox import clearance, reaper
+from sandbox import clearance
 from sandbox.backends import Backend, get_backend
 from sandbox.backends.base import Channel
-from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.draft import draft_from_files
 from sandbox.image import ROOT
 from sandbox.report import Draft, Outcome
 from sandbox.screen import CHECKS, screen
+from tests.sandbox.leftovers import left_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 # How often; a long run sets more: ESCAPEMENT_CHAOS=50
 TIMES = int(os.environ.get("ESCAPEMENT_CHAOS", "6"))
 WHOLE_SECONDS = 2.0  # about what one screening takes: where the random moments lie
-END_SECONDS = 60.0
+END_SECONDS = 120.0
 
 CLIENT = """
 import json, sys
@@ -58,16 +57,6 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def tabu() -> Draft:
     paths = ("mechanisms/tabu.py", "tests/test_tabu.py")
     return draft_from_files({p: (ROOT / "mechanisms_repo" / p).read_bytes() for p in paths})
-
-
-def left_of(backend: Backend, owner: str) -> list[str]:
-    """Workers of that owner which are still there, whatever state they are in."""
-    if isinstance(backend, BubblewrapBackend):
-        _, _, pid, started = owner.split("|")
-        parent = backend._groups.parents["memory"]
-        return [p.name for p in parent.iterdir() if f".{pid}.{started}." in p.name]
-    label = f"{reaper.LABEL_OWNER}={owner}"
-    return [c["Id"] for c in docker.APIClient().containers(all=True, filters={"label": [label]})]
 
 
 def wait_until(what: Callable[[], bool]) -> None:
@@ -165,7 +154,7 @@ def test_a_worker_that_is_killed_never_makes_a_pass_and_leaves_nothing(
         assert rules == {"could-not-look"}
     else:
         assert rules == set()  # it was killed after its last answer
-    assert left_of(backend, reaper.me()) == []
+    assert left_of(backend) == []
 
 
 def test_without_chaos_it_passes(backend: Backend) -> None:

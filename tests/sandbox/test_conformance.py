@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +27,7 @@ from sandbox.report import Outcome
 from sandbox.screen import screen
 from sandbox.testing import make_view
 from sandbox.wire import WorkerCalls
+from tests.sandbox.leftovers import left_of
 
 pytestmark = pytest.mark.engine
 
@@ -130,12 +132,12 @@ def test_prints_are_kept_apart_from_answers(start: Callable[..., MechanismHost])
 def test_every_bad_end_has_its_name(
     backend: Backend, start: Callable[..., MechanismHost], body: str, rules: set[str]
 ) -> None:
-    host = start(proposing(body), Limits(call_seconds=2 if "TIMEOUT" in rules else 20))
+    host = start(proposing(body), Limits(call_seconds=2 if "TIMEOUT" in rules else 60))
     with pytest.raises(MechanismFailure) as caught:
         host.propose(make_view(), 1, seed=0)
     assert caught.value.rule in rules
     host.close()
-    assert backend.reap() == []
+    assert left_of(backend) == []
 
 
 def test_threads_are_bounded_and_no_process_is_made(start: Callable[..., MechanismHost]) -> None:
@@ -172,15 +174,16 @@ def test_unit_tests_have_a_small_place_to_write(backend: Backend) -> None:
 
 CLIENT = """
 import os, sys
+from sandbox import reaper
 from sandbox.host import Limits, MechanismHost, get_backend
 host = MechanismHost.start(get_backend(sys.argv[1]), sys.stdin.buffer.read(), name="draft",
     limits=Limits.production(), purpose="test")
+print(reaper.me(), flush=True)
 os.kill(os.getpid(), 9)
 """
 
 
 def test_a_killed_client_leaves_nothing_that_is_not_reaped(backend: Backend) -> None:
-    before = leftovers(backend)
     done = subprocess.run(
         [sys.executable, "-c", CLIENT, backend.name],
         input=NULL,
@@ -189,21 +192,11 @@ def test_a_killed_client_leaves_nothing_that_is_not_reaped(backend: Backend) -> 
         capture_output=True,
     )
     assert done.returncode == -9, done.stderr.decode()
-    backend.reap()
-    assert leftovers(backend) <= before
-    assert backend.reap() == []
-
-
-def leftovers(backend: Backend) -> set[str]:
-    """Everything of dead owners that is still there."""
-    if isinstance(backend, bubblewrap.BubblewrapBackend):
-        memory = backend._groups.parents["memory"]
-        return {p.name for p in memory.iterdir() if p.is_dir() and not _lives(p.name)}
-    return set()
-
-
-def _lives(group: str) -> bool:
-    return Path("/proc", group.split(".")[2]).exists()
+    owner = done.stdout.decode().strip()
+    deadline = time.monotonic() + 120
+    while left := (backend.reap(), left_of(backend, owner))[1]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
 
 
 # --- turning one control off ---

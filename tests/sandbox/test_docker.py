@@ -31,7 +31,7 @@ def containers(owner: str) -> list[str]:
     return [c["Id"] for c in client.containers(all=True, filters={"label": [label]})]
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not happen in time"

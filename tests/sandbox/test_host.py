@@ -18,7 +18,8 @@ from sandbox.testing import make_trial, make_view, scripted_prior
 pytestmark = pytest.mark.engine
 
 BASE = "from sandbox.mechanism import Mechanism, Candidate\nimport os, sys, time\n"
-QUICK = Limits(call_seconds=2)
+PATIENT = Limits(call_seconds=60)  # a busy machine is no finding
+QUICK = Limits(call_seconds=2)  # for what never answers
 HONEST = b'''
 from dataclasses import dataclass, field
 import numpy as np
@@ -56,7 +57,7 @@ Start = Callable[..., MechanismHost]
 def start(engine: Backend) -> Iterator[Start]:
     hosts: list[MechanismHost] = []
 
-    def begin(source: bytes | str, limits: Limits = QUICK) -> MechanismHost:
+    def begin(source: bytes | str, limits: Limits = PATIENT) -> MechanismHost:
         data = source.encode() if isinstance(source, str) else source
         host = MechanismHost.start(engine, data, name="draft", limits=limits, purpose="test")
         hosts.append(host)
@@ -69,9 +70,10 @@ def start(engine: Backend) -> Iterator[Start]:
 
 def printed(host: MechanismHost, until: str) -> str:
     """The output, once it holds `until`: it travels beside the answers and may be later."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while until not in host.output:
         assert time.monotonic() < deadline, host.output
+        time.sleep(0.02)
     return host.output
 
 
@@ -83,6 +85,11 @@ def in_propose(*lines: str) -> str:
 def propose(host: MechanismHost, **arguments: Any) -> list[Candidate]:
     view = make_view(prior=scripted_prior([{"WARMUP_STEPS": 3}]))
     return host.propose(view, arguments.pop("count", 1), seed=5)
+
+
+def propose_often(host: MechanismHost, times: int) -> None:
+    for _ in range(times):
+        assert propose(host) == []
 
 
 def test_an_honest_mechanism_goes_the_whole_round(start: Start, engine: Backend) -> None:
@@ -159,7 +166,7 @@ def test_the_posture_is_measured_and_recorded(start: Start, engine: Backend) -> 
 )
 def test_a_hostile_import_is_a_finding(start: Start, source: str, rule: str, says: str) -> None:
     with pytest.raises(MechanismFailure) as caught:
-        start(source, Limits(load_seconds=2 if rule == "TIMEOUT" else 20))
+        start(source, Limits(load_seconds=2) if rule == "TIMEOUT" else PATIENT)
     assert caught.value.rule == rule
     assert says in caught.value.message
     assert caught.value.detail["posture"]["self_report"]["uid"] == 64000
@@ -196,8 +203,7 @@ def test_a_hostile_import_is_a_finding(start: Start, source: str, rule: str, say
 def test_a_hostile_answer_is_a_finding(
     start: Start, lines: list[str], rule: str, says: str
 ) -> None:
-    limits = QUICK if rule == "TIMEOUT" else Limits(call_seconds=30)  # of a busy machine, too
-    host = start(in_propose(*lines), limits)
+    host = start(in_propose(*lines), QUICK if rule == "TIMEOUT" else PATIENT)
     with pytest.raises(MechanismFailure) as caught:
         propose(host)
     assert (caught.value.rule, caught.value.detail["hook"]) == (rule, "propose")
@@ -215,10 +221,9 @@ def test_a_frame_forged_with_the_right_name_does_not_stay_unseen(start: Start) -
         "return []",
     ]
     host = start(in_propose(*forge))
-    assert propose(host) == []
     late = "PROTOCOL_ERROR: (an answer to another request|more bytes than one answer)"
     with pytest.raises(MechanismFailure, match=late):
-        propose(host)
+        propose_often(host, 2)  # at once, where the own answer was read along with the forged one
 
 
 def test_a_lying_float_arrives_as_the_plain_number_it_is(start: Start) -> None:
@@ -262,7 +267,7 @@ def test_threads_work_and_are_bounded(start: Start) -> None:
     host = start(source)
     with pytest.raises(MechanismFailure, match="can't start new thread"):
         propose(host)
-    assert 8 < int(printed(host, "\n")) < QUICK.processes
+    assert 8 < int(printed(host, "\n")) < PATIENT.processes
 
 
 def test_there_is_no_environment_of_ours(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,13 +300,10 @@ def test_an_exception_leaves_the_worker_usable(start: Start) -> None:
 
 
 def test_the_sum_of_all_calls_is_limited(start: Start) -> None:
-    host = start(
-        in_propose("time.sleep(0.6)", "return []"), Limits(call_seconds=5, job_seconds=1.5)
-    )
-    propose(host)
+    host = start(in_propose("time.sleep(1.2)", "return []"), Limits(call_seconds=60, job_seconds=4))
     propose(host)
     with pytest.raises(MechanismFailure, match="TIMEOUT"):
-        propose(host)
+        propose_often(host, 3)  # the loading counts, too: at the latest the fourth is too much
 
 
 class PriorBroke(Exception):
@@ -321,10 +323,10 @@ def test_a_prior_that_raises_comes_out_and_the_worker_stays_usable(start: Start)
 
 
 def test_asking_takes_none_of_the_mechanisms_time(start: Start) -> None:
-    host = start(in_propose("return view.ask('x')"), Limits(call_seconds=1, job_seconds=1))
+    host = start(in_propose("return view.ask('x')"), Limits(call_seconds=3, job_seconds=3))
 
     def slow(guidance: str, count: int) -> list[Candidate]:
-        time.sleep(1.2)
+        time.sleep(3.5)
         return [Candidate(changes={}, reason="late")]
 
     assert host.propose(make_view(prior=slow), 1, seed=0)[0].reason == "late"
