@@ -10,6 +10,7 @@ was measured is left out but the texts.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import re
@@ -24,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from runner.gpt_space import SPACE  # noqa: E402 - the repository's root comes first
 from runner.journal import Entry, Journal  # noqa: E402
-from runner.store import JournalError  # noqa: E402
+from runner.store import DATABASE, JournalError  # noqa: E402
 from sandbox.mechanism import Trial  # noqa: E402
 from sandbox.traces import FOLDER, Trace, packed  # noqa: E402
 
@@ -93,14 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not NAME.fullmatch(options.name):
             raise ValueError(f"{options.name!r} is no name of a trace")
-        if not (options.folder / "journal.sqlite3").is_file():
+        if not 0 < options.budget_seconds < math.inf:
+            raise ValueError("--budget-seconds is the time that each training of the run had")
+        if not (options.folder / DATABASE).is_file():
             raise ValueError(f"{options.folder} holds no run")
         trace = trace_of(options.folder, options.name, budget_seconds=options.budget_seconds)
+        path = FOLDER / f"{options.name}.json.gz"
+        with path.open("xb") as file:  # a trace that was recorded is never replaced
+            file.write(packed(trace))
     except (ValueError, JournalError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    path = FOLDER / f"{options.name}.json.gz"
-    path.write_bytes(packed(trace))
     sys.stdout.write(f"{path}: {len(trace.trials)} trials, {path.stat().st_size} bytes\n")
     return 0
 
