@@ -31,8 +31,8 @@ from proposals.demo.person import Person, Refused
 from sandbox.screen import STATIC
 
 ROLES = ("approved", "rejected", "failed", "rolled_back", "autonomous")
-COMMAND_SECONDS = 120
-RUNNER = ("--trials", "400", "--budget-seconds", "1.5", "--level2-every", "1", "--seed", "1")
+COMMAND_SECONDS = 300
+RUNNER = ("--trials", "2000", "--budget-seconds", "1.5", "--level2-every", "1", "--seed", "1")
 # For the length of the story a rollback is a person's act: the canary never judges that early.
 QUIET_CANARY = {
     "trials": 1000,

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-PAGE_SECONDS = 30
+PAGE_SECONDS = 120
 
 
 class Refused(RuntimeError):

@@ -33,7 +33,7 @@ TARGET = "demo"
 RUNNER = "demo-runner"
 OPERATOR = "linus"
 HOST = "127.0.0.1"
-WEB_SECONDS = 60
+WEB_SECONDS = 180
 # Secrets of the platform that the process beside the trainer has no business with.
 NOT_FOR_THE_RUNNER = ("ESCAPEMENT_SECRET_KEY", "DATABASE_URL", "ESCAPEMENT_VAR")
 
