@@ -42,7 +42,7 @@ def test_the_same_modules_give_the_same_bytes_and_need_nothing_of_ours() -> None
         source = (onefile.PACKAGE / f"{module}.py").read_text()
         for node in ast.parse(source).body[1:]:
             if not isinstance(node, ast.Import | ast.ImportFrom):
-                assert ast.get_source_segment(source, node) in text
+                assert (ast.get_source_segment(source, node) or "lost") in text
 
 
 def unchanged(log: Log) -> None:
