@@ -34,27 +34,38 @@ def measure(
     """Train what is missing of the baseline, and decide trial 0. Does nothing if it is decided.
 
     `earlier`: baselines of the same task on the same host, to pool the noise with. Raises
-    BaselineFailed where more than MAX_FAILED_REPEATS of its trainings failed.
+    BaselineFailed where more than MAX_FAILED_REPEATS of its trainings failed, and at once where
+    the first ones print no metric: they may take minutes each, and the next would print the same.
     """
     journal, task = trainings.journal, trainings.task
     if journal.count():
         return
     config = task.space.defaults()
-    wanted = repeats
+    wanted = min(repeats, trainings.parallel)
     while True:
         done = trainings.again(
-            Purpose.BASELINE, BASELINE, config, wanted=wanted, what="baseline, repeat"
+            Purpose.BASELINE,
+            BASELINE,
+            config,
+            wanted=wanted,
+            of=max(wanted, repeats),
+            what="baseline, repeat",
         )
         good = tuple(o.metric for o in done if o.metric is not None)
         failed = [o for o in done if o.metric is None]
-        if len(failed) > MAX_FAILED_REPEATS:
+        hopeless = not good and any(o.failure == "no_metric" for o in failed)
+        if hopeless or len(failed) > MAX_FAILED_REPEATS:
             raise BaselineFailed(
                 f"the default configuration failed {len(failed)} of {len(done)} times, last with "
-                f"{failed[-1].failure}: {failed[-1].message[-1000:]}"
+                f"{failed[-1].failure}: {failed[-1].message[-1000:]}\nMend it, then start a run "
+                "with another --out"
             )
         if len(good) >= repeats:
             break
-        wanted = len(done) + repeats - len(good)
+        missing = repeats - len(good)
+        if not good:  # none more than it takes to give up
+            missing = min(missing, MAX_FAILED_REPEATS + 1 - len(failed))
+        wanted = len(done) + missing
     mean = statistics.fmean(good)
     entry = Entry(
         number=BASELINE,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -23,9 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
-GRACE_SECONDS = 2.0
+END_SECONDS = 60.0  # a process of a hundred gigabytes is not gone at once
 POLL_SECONDS = 0.2
 MAX_LINE_BYTES = 16 * 1024
+AFTER_END_BYTES = 2 * 1024 * 1024  # more than a pipe can hold
+LINE_END = re.compile(rb"[\r\n]")
+NOT_STARTED = 127  # what a shell gives for a program that is not there
 
 
 class StopRequested(BaseException):
@@ -88,9 +92,10 @@ def run(
 ) -> Finished:
     """Run `args` to its end or to its deadline, and give what it printed.
 
-    `line` sees each line as it is printed (for progress). `stdin` must be small: it is written
-    at once. Whatever happens here, the process and its group are gone afterwards. Raises
-    `StopRequested` if the runner is being stopped, and OSError if it can't be started.
+    `line` sees each line as it is printed; a carriage return ends one, too. `stdin` must be small:
+    it is written at once. Whatever happens here, the process and its group are gone afterwards.
+    Raises `StopRequested` if the runner is being stopped, and OSError if it can't be started, or
+    is still there END_SECONDS after it was killed.
     """
     started = time.monotonic()
     process = start(args, cwd=cwd, env=env)
@@ -133,14 +138,22 @@ def start(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process and all of its group, and collect it. Safe to call twice."""
+    """Kill the process and all of its group, and collect it. Safe to call twice.
+
+    Raises OSError where the kernel does not let go of it (a device or a file system that hangs).
+    """
     with suppress(ProcessLookupError, PermissionError):  # the whole group is gone already
         os.killpg(process.pid, signal.SIGKILL)
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with suppress(OSError):  # the other end is gone
                 stream.close()
-    process.wait(GRACE_SECONDS)
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise OSError(
+            f"process {process.pid} was killed and is still there after {END_SECONDS:g} s"
+        ) from None
 
 
 def _read(
@@ -149,27 +162,34 @@ def _read(
     deadline: float,
     line: Callable[[str], None] | None,
 ) -> bool:
-    """Read until the process ended: True, or False at the deadline."""
+    """Read until the process ended: True, or False at the deadline.
+
+    What it started may hold the pipe longer, and may go on to print: once the process ended, only
+    what the pipe can hold is read.
+    """
     assert process.stdout is not None  # noqa: S101 - start() opened it
     rest = b""
+    left_over = AFTER_END_BYTES
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        while True:
+        while left_over > 0:
             if STOPPING.is_set():
                 raise StopRequested
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            if not selector.select(min(left, POLL_SECONDS)):
-                if process.poll() is not None:
-                    return True  # it ended, though something it started still holds the pipe
+            ended = process.poll() is not None  # asked first: what it printed is in the pipe then
+            if not selector.select(0 if ended else min(left, POLL_SECONDS)):
+                if ended:
+                    break
                 continue
             data = os.read(process.stdout.fileno(), 65536)
             if not data:
                 break
+            left_over -= len(data) if ended else 0
             kept.add(data)
             if line is not None:
-                *lines, rest = (rest + data).split(b"\n")
+                *lines, rest = LINE_END.split(rest + data)
                 rest = rest[-MAX_LINE_BYTES:]
                 for one in lines:
                     line(one[-MAX_LINE_BYTES:].decode(errors="replace").rstrip())
@@ -195,7 +215,11 @@ def _become(parent: int, args: list[str]) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:
         os._exit(1)  # the runner died before the line above
-    os.execvp(args[0], args)  # noqa: S606 - no shell is the point
+    try:
+        os.execvp(args[0], args)  # noqa: S606 - no shell is the point
+    except OSError as error:
+        os.write(2, f"{args[0]} can't be started: {error.strerror}\n".encode())
+        os._exit(NOT_STARTED)
 
 
 if __name__ == "__main__":

@@ -60,18 +60,27 @@ class Trainings:
         return {entry.number: self._submit(partial(self._trial, entry)) for entry in entries}
 
     def again(
-        self, purpose: Purpose, trial: int, config: Config, *, wanted: int, what: str
+        self,
+        purpose: Purpose,
+        trial: int,
+        config: Config,
+        *,
+        wanted: int,
+        what: str,
+        of: int | None = None,
     ) -> list[Outcome]:
         """Train a configuration until `wanted` outcomes are stored for that purpose; all of them.
 
-        What is stored already is not trained again. `what` is for people.
+        What is stored already is not trained again. `what` is for people, and `of` how many there
+        will be, if more than `wanted`.
         """
+        of = of or wanted
         done = self.measurements.known(purpose, trial)
         missing = [number for number in range(wanted) if number not in done]
         futures = [
             self._submit(
                 partial(
-                    self._repeat, purpose, trial, config, number, f"{what} {number + 1} of {wanted}"
+                    self._repeat, purpose, trial, config, number, f"{what} {number + 1} of {of}"
                 )
             )
             for number in missing

@@ -18,7 +18,7 @@ from typing import Any
 
 from runner import subprocesses
 from runner.borders import FAILURES, Outcome
-from runner.tasks.reading import SUMMARY_LINE, MetricReader
+from runner.tasks.reading import SUMMARY_LINE, MetricReader, shown
 from sandbox.mechanism import Config, Space
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,7 +119,7 @@ def measure(
     def tell(line: str) -> None:
         reader.feed(line)
         if progress is not None and line and not SUMMARY_LINE.match(line):
-            progress(line.rpartition("\r")[2][:200])
+            progress(shown(line)[:200])
 
     try:
         done = subprocesses.run(
@@ -131,9 +131,9 @@ def measure(
             stdin=stdin,
             output_bytes=LOG_BYTES if log else OUTPUT_BYTES,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: arguments that no program can be given
         return Outcome(
-            metric=None, failure="infrastructure", message=f"the trial cannot be started: {error}"
+            metric=None, failure="infrastructure", message=f"no trial can be run: {error}"
         )
     if log is not None:
         log.write_text(done.output, encoding="utf-8", errors="replace")
@@ -149,7 +149,7 @@ def classify(
 ) -> Outcome:
     """What a finished subprocess means, whose every line `metric` has seen. Never raises."""
     details = {k: v for k, v in metric.summary.items() if k != "failure"}
-    tail = _short(done.output)
+    tail = _short(shown(done.output))
 
     def failed(failure: str, message: str) -> Outcome:
         text = _short(f"{message}\n{tail}".strip())

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from runner.borders import Outcome
 from runner.tasks.base import (
+    PASSED_ON,
     TaskError,
     Told,
     constraint_outcome,
@@ -48,6 +49,7 @@ DEFAULT_SECONDS = 900.0
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 KNOBS_FILE = "KNOBS_FILE"
 SEED = "SEED"
+OURS = ("ESCAPEMENT_", "PYTHON")  # beginnings of variables that a trial is given by us
 TOLD = (Told(pattern=r"^AssertionError(?::|$)", failure="constraint"),)
 
 
@@ -221,6 +223,10 @@ def _check_placeholders(command: list[str], file: CommandFile, lines: Lines) -> 
     named = {name for word in command for name in PLACEHOLDER.findall(word)}
     if unknown := sorted(named - set(file.knobs) - {KNOBS_FILE, SEED}):
         raise lines.error(("command",), f"{{{unknown[0]}}} is no knob of this file")
+    if file.knobs_as == "environment":
+        for name in file.knobs:
+            if name in PASSED_ON or name.startswith(OURS):
+                raise lines.error(("knobs", name), "a trial needs this variable: rename the knob")
     if file.knobs_as != "arguments":
         return
     if missing := sorted(set(file.knobs) - named):

@@ -69,7 +69,7 @@ class LeftAlone(ValueError):
 
 def infer(slot: Slot, source: Source) -> Knob:
     """The knob of one slot. Raises LeftAlone."""
-    tokens = slot.constant.split("_")
+    tokens = slot.constant.upper().split("_")
     for token in tokens:
         if token in _WHY:
             raise LeftAlone(_WHY[token])

@@ -101,7 +101,7 @@ class TaskKind:
 
     def _known(self) -> str:
         own = ", ".join(f"--{n}" for n in self._fields()) or "none of its own"
-        return f"it takes {own}; `run --help` lists those of every task"
+        return f"it takes {own}; `python -m runner tasks` lists those of every task"
 
     def _problem(self, where: tuple[int | str, ...], message: str, kind: str) -> str:
         name = "--" + "-".join(str(part).replace("_", "-") for part in where)

@@ -1,7 +1,8 @@
 """How a trial's metric is found in what it prints: exactly one honest number, or a reason why not.
 
 Reads line by line while the trial runs, so that a flood can't hide a second number between the
-lines that are kept. A format that is nearly right is told as such: it is never read kindly.
+lines that are kept. A format that is nearly right is told as such: it is never read kindly. Colours
+and the like are no part of a line: terminals don't show them either.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import re2
 
@@ -18,6 +20,23 @@ NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4
 NOT_FINITE = re.compile(r"[-+]?(?:nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 SUMMARY_LINE = re.compile(r"^([a-z][A-Za-z0-9_]{0,39}):\s+(\S.{0,199})$", re.ASCII)
 MAX_SUMMARY = 40
+MAX_NAMED = 6
+ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def shown(text: str) -> str:
+    """Output as a terminal shows it: without escape sequences, of each line what its last carriage
+    return left; other control characters become `?`."""
+    lines = (ESCAPE.sub("", line.rstrip("\r")) for line in text.split("\n"))
+    return "\n".join(UNSEEN.sub("?", line.rpartition("\r")[2]) for line in lines)
+
+
+def compiled(pattern: str) -> Any:
+    """A person's pattern: RE2, linear time, and quiet. Raises re2.error."""
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(pattern, options)
 
 
 @dataclass(kw_only=True)
@@ -38,21 +57,18 @@ class MetricReader:
 
     def __post_init__(self) -> None:
         self._plain = re.compile(rf"^{re.escape(self.name)}:[ \t]*(\S*)[ \t]*$")
-        self._matches = re2.compile(self.pattern) if self.pattern else None
+        self._matches = compiled(self.pattern) if self.pattern else None
 
     def feed(self, text: str) -> None:
-        """One line of output; a carriage return within it begins a new one."""
-        for line in text.split("\r"):
-            self._line(line[:MAX_LINE])
-
-    def _line(self, line: str) -> None:
+        """One line of output."""
+        line = ESCAPE.sub("", text)[:MAX_LINE]
         if line == "---":
             self.summary.clear()
         if self._matches is not None:
             found = [match.group(1) or "" for match in self._matches.finditer(line)]
         else:
             found = self._plain.findall(line)
-            if not found and line.lstrip().startswith(self.name):
+            if not found and self.name in line:
                 self._near = line.strip()
         for one in found:
             self._count += 1
@@ -64,8 +80,11 @@ class MetricReader:
         """The metric, or None with the class of failure (`no_metric`, `nan`) and why."""
         what = f"a match of {self.pattern!r}" if self.pattern else f"a line `{self.name}: NUMBER`"
         if not self._count:
-            near = f"; a line comes near: {self._near[:200]!r}" if self._near else ""
-            return None, "no_metric", f"the trial printed no line or match: it needs {what}{near}"
+            return (
+                None,
+                "no_metric",
+                f"the trial printed no line or match: {what} is needed{self._hint()}",
+            )
         if self._count > 1 and not self.take_last:
             seen = ", ".join(text[:30] for text in self._texts)
             which = "which one? `take: last` in a space.yaml lets the last one count"
@@ -82,3 +101,15 @@ class MetricReader:
         if self.name.endswith("bpb") and value < 0:
             return None, "no_metric", f"{self.name} is {value}: bits per byte can't be below 0"
         return value, "", ""
+
+    def _hint(self) -> str:
+        """What a person may do whose trial printed something else."""
+        if self._near:
+            return (
+                f", alone on a line. One comes near: {self._near[:200]!r}; for its form, write "
+                f"`metric: {{name: {self.name}, pattern: '...([0-9.]+)...'}}` in a space.yaml"
+            )
+        numbers = [name for name, value in self.summary.items() if NUMBER.fullmatch(value)]
+        if not numbers:
+            return ""
+        return f". It printed numbers called {', '.join(numbers[:MAX_NAMED])}: is one of them it?"

@@ -82,7 +82,7 @@ class Records:
         try:
             yield record
         finally:
-            end_marked(record.mark)
+            end_marked(record.mark, record.work)
             discard(record.work)
 
     def _clean(self, trials: Path) -> None:
@@ -93,7 +93,7 @@ class Records:
             with contextlib.suppress(ValueError, KeyError):  # cut off while it was written
                 told = json.loads((folder / "trial.json").read_text())
                 if not _alive(int(told["runner"])):
-                    end_marked(str(told["mark"]))
+                    end_marked(str(told["mark"]), folder / "work")
                     discard(folder / "work")
 
 
@@ -113,10 +113,11 @@ def _claim(trials: Path) -> Path:
     raise OSError(f"{trials} is full")
 
 
-def end_marked(mark: str) -> None:
-    """Kill every process of ours whose environment has this mark, also if it left its group."""
+def end_marked(mark: str, work: Path) -> None:
+    """Kill every process of ours whose environment has this mark, or that works in the trial's
+    copy, also if it left its group: one that clears its environment is still there."""
     for _ in range(ROUNDS):
-        found = [pid for pid in _processes() if _has_mark(pid, mark)]
+        found = [pid for pid in _processes() if _has_mark(pid, mark) or _works_in(pid, work)]
         if not found:
             return
         for pid in found:
@@ -126,17 +127,29 @@ def end_marked(mark: str) -> None:
 
 
 def _processes() -> list[int]:
-    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]
+    own = os.getpid()
+    return [
+        pid for p in Path("/proc").iterdir() if p.name.isdigit() and (pid := int(p.name)) != own
+    ]
 
 
 def _has_mark(pid: int, mark: str) -> bool:
-    if pid == os.getpid():
-        return False
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:  # it ended, or is another user's
         return False
     return f"{MARK}={mark}".encode() in environment
+
+
+def _works_in(pid: int, work: Path) -> bool:
+    """Whether its current folder is the trial's copy. A person's shell there is left alone: it has
+    a terminal, and trials have none."""
+    try:
+        place = Path(os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)"))
+        terminal = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[4]
+    except OSError:  # it ended, or is another user's
+        return False
+    return terminal == "0" and place.is_relative_to(work.resolve())
 
 
 def _alive(pid: int) -> bool:

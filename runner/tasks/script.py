@@ -34,6 +34,7 @@ from runner.tasks.base import (
 )
 from runner.tasks.constants import MAX_SCRIPT_BYTES, UPPER, Source, edit, read
 from runner.tasks.folders import Changed, Snapshot, look
+from runner.tasks.hints import nothing_to_search
 from runner.tasks.inference import LeftAlone, infer, value_of
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
 from runner.tasks.reading import MetricReader
@@ -315,7 +316,7 @@ def _space(
             knobs[name] = _named(name, slot.value, part, guess, lines)
     _known_names(file, source, lines)
     if not knobs:
-        raise TaskError(_nothing_to_search(left))
+        raise TaskError(nothing_to_search(source, left))
     numbers = [name for name, knob in knobs.items() if knob.kind != "choice"]
     fixed = constants_of(source, {})
     found = (
@@ -360,15 +361,6 @@ def _known_names(file: ScriptFile, source: Source, lines: Lines) -> None:
 def _some(names: Any) -> str:
     listed = sorted(names)
     return ", ".join(listed[:20]) + (" ..." if len(listed) > 20 else "") if listed else "none"
-
-
-def _nothing_to_search(left: Mapping[str, str]) -> str:
-    told = "; ".join(f"{name}: {why}" for name, why in list(left.items())[:10])
-    return (
-        "the script has no constant to search: knobs are names in upper case at its top, bound "
-        "once to a number, a word or a tuple of numbers. Name some in a space.yaml, or use the "
-        f"command task.{' Left alone: ' + told if told else ''}"
-    )
 
 
 def _variable(name: str) -> str | None:

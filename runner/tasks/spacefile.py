@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from runner.tasks.base import TaskError
+from runner.tasks.reading import compiled
 from runner.tasks.strictyaml import Lines
 from sandbox.mechanism import Constraint, Knob, KnobKind, KnobValue, Space
 
@@ -40,6 +41,7 @@ def _as_word(value: Any) -> Any:
 
 
 KnobScalar = Annotated[StrictInt | StrictFloat | StrictStr, BeforeValidator(_as_word)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 Number = Annotated[StrictInt | StrictFloat, Field(ge=-LARGEST, le=LARGEST)]
 
 
@@ -84,7 +86,7 @@ class SpaceFile(Part):
     minimize: bool | None = None
     deadline_seconds: Number | None = Field(default=None, ge=1, le=86_400)
     share: list[str] = Field(default=[], max_length=20)
-    environment: dict[str, str] = Field(default={}, max_length=50)
+    environment: dict[Variable, str] = Field(default={}, max_length=50)
     knobs: dict[str, KnobPart] = Field(default={}, max_length=MAX_KNOBS)
     constraints: list[ConstraintPart] = Field(default=[], max_length=MAX_RULES)
 
@@ -101,7 +103,7 @@ def check_pattern(metric: MetricPart, lines: Lines) -> None:
     if metric.pattern is None:
         return
     try:
-        groups = re2.compile(metric.pattern).groups
+        groups = compiled(metric.pattern).groups
     except re2.error as error:
         raise lines.error(("metric", "pattern"), f"no RE2 pattern: {_told(error)}") from None
     if groups != 1:

@@ -21,6 +21,8 @@ MAX_BYTES = 128 * 1024
 MAX_DEPTH = 12
 MAX_PROBLEMS = 5
 
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what no program can be given
+
 Path_ = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -67,12 +69,17 @@ class Lines:
         """Remember the line (from 1) of a part."""
         self._lines[path] = line
 
+    def of(self, path: Path_) -> int:
+        """The line of `path`, or of the nearest part around it."""
+        return next(
+            self._lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._lines
+        )
+
     def error(self, path: Path_, message: str) -> TaskError:
-        """A TaskError that names the line of `path`, or of the nearest part around it."""
-        known = next(path[:n] for n in range(len(path), -1, -1) if path[:n] in self._lines)
+        """A TaskError that names the line of `path`."""
         where = ".".join(str(part) for part in path)
         return TaskError(
-            f"{self.what}, line {self._lines[known]}: {where + ': ' if where else ''}{message}"
+            f"{self.what}, line {self.of(path)}: {where + ': ' if where else ''}{message}"
         )
 
 
@@ -85,16 +92,26 @@ def load(path: Path, model: type[Model]) -> tuple[Model, Lines]:
     try:
         return model.model_validate(data), lines
     except ValidationError as error:
-        shown = error.errors()[:MAX_PROBLEMS]
-        found = [str(lines.error(_inner(p["loc"], lines), p["msg"])) for p in shown]
+        wrong: dict[Path_, str] = {}
+        for problem in error.errors():
+            place = _inner(problem["loc"], lines, missing=problem["type"] == "missing")
+            why = _WORDS.get(problem["type"], problem["msg"])
+            wrong[place] = f"{wrong[place]}; or: {why}" if place in wrong else why
+        found = [str(lines.error(place, why)) for place, why in list(wrong.items())[:MAX_PROBLEMS]]
         raise TaskError("; ".join(found)) from None
 
 
-def _inner(path: Path_, lines: Lines) -> Path_:
+_WORDS = {
+    "extra_forbidden": "there is no such key here",
+    "string_type": "this is no text: put it in quotes",
+}
+
+
+def _inner(path: Path_, lines: Lines, *, missing: bool) -> Path_:
     """A model's path without the parts that are the names of alternatives of a type."""
     known: Path_ = ()
     for part in path:
-        if (*known, part) in lines._lines or part is path[-1]:
+        if (*known, part) in lines._lines or (missing and part is path[-1]):
             known = (*known, part)
     return known
 
@@ -148,6 +165,8 @@ def _plain(text: str, lines: Lines) -> Any:
 
 def _value(loader: _Loader, node: Node, path: Path_, lines: Lines) -> Any:
     lines.set(path, node.start_mark.line + 1)
+    if isinstance(node, ScalarNode) and _NO_TEXT.search(node.value):
+        raise lines.error(path, "a null byte, or half of a character, is no text")
     if isinstance(node, SequenceNode):
         return [_value(loader, n, (*path, i), lines) for i, n in enumerate(node.value)]
     if isinstance(node, MappingNode):
@@ -155,11 +174,13 @@ def _value(loader: _Loader, node: Node, path: Path_, lines: Lines) -> Any:
         for key_node, value_node in node.value:
             key = key_node.value if isinstance(key_node, ScalarNode) else None
             line = key_node.start_mark.line + 1
-            if not isinstance(key, str) or not key:
+            if not isinstance(key, str) or not key or _NO_TEXT.search(key):
                 raise TaskError(f"{lines.what}, line {line}: a key must be a word")
             if key in found:
-                first = lines.error((*path, key), "")
-                raise TaskError(f"{lines.what}, line {line}: {key!r} is there twice ({first})")
+                first = lines.of((*path, key))
+                raise TaskError(
+                    f"{lines.what}, line {line}: {key!r} is there twice, first in line {first}"
+                )
             found[key] = _value(loader, value_node, (*path, key), lines)
             lines.set((*path, key), line)
         return found

@@ -101,6 +101,7 @@ def test_a_bad_command_is_classified(tmp_path, code, failure):
 
 
 HEAD = "metric: score\ncommand: 'true {A}'\n"
+BARE = "metric: score\ncommand: 'true'\n"
 WRONG = [
     ("", "empty"),
     ("- a\n", "line 1.*list"),
@@ -155,6 +156,17 @@ WRONG = [
     (b"a: 1\nx: \x00\n", "line 2"),
     (b"x" * (10 * 1024 * 1024), f"line 1.*over {MAX_BYTES} bytes"),
     ("x: " + "9" * 10000 + "\n", "number|x"),
+    (HEAD + "knobs:\n  A: {low: zero, high: 1}\n", r"line 4: knobs\.A\.low: .*integer; or: "),
+    (HEAD + KNOBS + 'environment: {X: "a\\0b"}\n', r"line 5: environment\.X: a null byte"),
+    (HEAD + KNOBS + 'environment: {X: "\\ud800"}\n', r"line 5: environment\.X: .*half"),
+    (HEAD + KNOBS + "environment: {'X=Y': a}\n", "line 5: environment.X=Y"),
+    (HEAD + KNOBS + "environment: {X: 3}\n", "line 5: .*put it in quotes"),
+    (HEAD + 'knobs:\n  A: {choices: [a, "b\\0"]}\n', "line 4.*null byte"),
+    (BARE + KNOBS.replace("A:", "PATH:") + "knobs_as: environment\n", "line 4.*rename the knob"),
+    (
+        BARE + KNOBS.replace("A:", "ESCAPEMENT_TRIAL:") + "knobs_as: environment\n",
+        "line 4.*rename the knob",
+    ),
 ]
 
 

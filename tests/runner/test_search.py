@@ -194,6 +194,18 @@ def test_a_baseline_that_cannot_be_trained_ends_the_run(tmp_path: Path) -> None:
     assert journal.count() == 0
 
 
+@pytest.mark.parametrize(("parallel", "trained"), [(1, 1), (2, 2)])
+def test_a_baseline_without_a_metric_is_not_trained_again(
+    tmp_path: Path, parallel: int, trained: int
+) -> None:
+    silent = Outcome(metric=None, failure="no_metric", message="printed nothing")
+    plan = Plan(trials=2, count=parallel)
+    loop, journal = search(tmp_path, task=Failing(*[silent] * 5), plan=plan)
+    with pytest.raises(BaselineFailed, match=f"(?s)failed {trained} of {trained} .*another --out"):
+        loop.run()
+    assert len(Measurements(journal).outcomes(Purpose.BASELINE)) == trained
+
+
 # --- Level 2 ---
 
 
