@@ -27,6 +27,7 @@ class DependenciesConfig(AppConfig):
         live.also("inbox", looks_like)
         sweeps.add("lock in force", work.settle, 2.0)
         sweeps.add("requests for packages", work.refresh, 5.0)
+        sweeps.add("dead package workers", work.give_up_dead, 5.0)
         sweeps.add("lost package tasks", work.enqueue_lost, 15.0)
         sweeps.add("image is there", work.image_is_there, 15.0)
         verbs.to_record.connect(work.enqueue_record, dispatch_uid="record-package")

@@ -2,7 +2,9 @@
 
 Both are tasks that can be lost and given again: `record` only ever moves a request that was asked,
 `build` claims it first. Whatever goes wrong is a named state with its reason; nothing is adopted
-by half. Nothing here decides: `builds.adopt` checks everything once more.
+by half. Nothing here decides: `builds.adopt` checks everything once more. They have a queue of
+their own, which the worker takes in a thread of its own: an image takes minutes, and no screening
+waits for it.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from typing import Any
 
 from django.conf import settings
 from django.db import OperationalError
+from django.db.models import Q
 from django.utils import timezone
 from django_tasks import task
 from django_tasks.base import TaskResultStatus
 from django_tasks_db.models import DBTaskResult
 from proposals import screening
-from proposals.acts import Denied
+from proposals.acts import Denied, allowed
 
 from dependencies import adopted, builds, decisions, verbs
 from dependencies.models import DependencyRequest
@@ -36,6 +39,7 @@ from sandbox.lock import Lock
 from sandbox.wheel_facts import RequestError
 from sandbox.wheels import Trouble, WheelError
 
+QUEUE = "packages"  # in the settings too
 RECORD_ATTEMPTS = 4
 BACKOFF_SECONDS = (10, 60, 300)
 LOST_SECONDS = 30
@@ -55,7 +59,7 @@ class BuildFailed(Exception):
 # --- the record ---
 
 
-@task()
+@task(queue_name=QUEUE)
 def record(request_id: int) -> str:
     """Fetch what would come in and store what it is; says in a word what came of it."""
     request = DependencyRequest.objects.filter(pk=request_id, state=State.ASKED).first()
@@ -108,7 +112,7 @@ def _refused(request_id: int, code: str, message: str) -> str:
 # --- the image ---
 
 
-@task()
+@task(queue_name=QUEUE)
 def build(request_id: int) -> str:
     """Build, try and adopt an approved request; says in a word what came of it."""
     request = builds.begin(request_id)
@@ -243,7 +247,8 @@ def image_is_there() -> int:
     except ImageMissing as error:
         now = timezone.now()
         lately = DBTaskResult.objects.filter(task_path=rebuild.module_path).exclude(
-            finished_at__lt=now - timedelta(seconds=REBUILD_SECONDS)
+            Q(finished_at__lt=now - timedelta(seconds=REBUILD_SECONDS))
+            | Q(status=TaskResultStatus.RUNNING, started_at__lt=now - builds.SILENT)
         )
         if lately.exists():
             return 0
@@ -269,18 +274,18 @@ def refresh() -> int:
     waiting = [State.IN_REVIEW, State.APPROVED, State.BUILD_FAILED]
     for request in DependencyRequest.objects.filter(state__in=[State.ASKED, *waiting]):
         if request.expires_at <= now:
-            done += _try(partial(verbs.expire, request_id=request.pk))
+            done += allowed(partial(verbs.expire, request_id=request.pk))
         elif request.state == State.ASKED:
             continue
         elif moved := decisions.drift(request):
-            done += _try(partial(verbs.renew, request_id=request.pk, reason=moved))
+            done += allowed(partial(verbs.renew, request_id=request.pk, reason=moved))
         elif why := decisions.unbound(request):
-            done += _try(partial(decisions.void, request_id=request.pk, reason=why))
+            done += allowed(partial(decisions.void, request_id=request.pk, reason=why))
     silent = DependencyRequest.objects.filter(
         state=State.BUILDING, claimed_at__lt=now - builds.SILENT
     )
     for request in silent:
-        done += _try(
+        done += allowed(
             partial(
                 builds.fail,
                 request_id=request.pk,
@@ -291,14 +296,27 @@ def refresh() -> int:
     return done
 
 
+def give_up_dead() -> int:
+    """What a worker that died had in hand: a record is made again, a build has failed."""
+    done = len(list(screening.end_dead(rebuild.module_path)))
+    done += len(list(screening.end_dead(record.module_path)))  # `enqueue_lost` gives it again
+    for (request_id,) in screening.end_dead(build.module_path):
+        if DependencyRequest.objects.filter(pk=request_id, state=State.BUILDING).exists():
+            words = "the worker that built it died"
+            fail = partial(builds.fail, request_id=request_id, code="died", message=words)
+            done += allowed(fail)
+    return done
+
+
 def enqueue_lost() -> int:
-    """Requests that no task knows of (a crash between the two): give them to the worker again."""
-    since = timezone.now() - timedelta(seconds=LOST_SECONDS)
-    done = 0
+    """Requests that no task knows of (a crash between the two, or a worker of another machine that
+    fell silent): give them to the worker again."""
+    now, done = timezone.now(), 0
+    since = now - timedelta(seconds=LOST_SECONDS)
     for what, state in ((record, State.ASKED), (build, State.APPROVED)):
+        running = Q(status=TaskResultStatus.RUNNING, started_at__gte=now - builds.SILENT)
         open_tasks = DBTaskResult.objects.filter(
-            task_path=what.module_path,
-            status__in=[TaskResultStatus.READY, TaskResultStatus.RUNNING],
+            running | Q(status=TaskResultStatus.READY), task_path=what.module_path
         ).values_list("args_kwargs", flat=True)
         known = {row["args"][0] for row in open_tasks if row["args"]}
         lost = DependencyRequest.objects.filter(state=state, changed_at__lt=since)
@@ -306,15 +324,6 @@ def enqueue_lost() -> int:
             what.enqueue(pk)
             done += 1
     return done
-
-
-def _try(verb: Callable[[], object]) -> int:
-    """Run a verb; a denial is on the log already, and means that it was not its time."""
-    try:
-        verb()
-    except Denied:
-        return 0
-    return 1
 
 
 def enqueue_record(*, request_id: int, **_: Any) -> None:

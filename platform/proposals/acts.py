@@ -7,14 +7,14 @@ the table, assigns, saves, and keeps the move for the audit entry. Verbs are in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from audit import log
 from audit.actors import Actor
-from audit.canonical import plain
+from audit.canonical import plain, text
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from runs.models import Target
@@ -158,9 +158,19 @@ def record_denial(
         log.append(actor=actor, verb=verb, subject=subject, target=target, data=plain(data))
 
 
+def allowed(verb: Callable[[], object]) -> bool:
+    """Run a verb that the platform tries by itself; False where it was denied. The denial is on
+    the log by then, and means that somebody was faster or that it was not its time."""
+    try:
+        verb()
+    except Denied:
+        return False
+    return True
+
+
 def said(reason: str) -> str:
-    """A person's reason, or Denied: decisions are explained."""
-    reason = reason.strip()
+    """A person's reason as every database can hold it, or Denied: decisions are explained."""
+    reason = text(reason.strip())
     if not reason:
         raise Denied("no_reason", "say why, in a few words: the reason goes on the record")
     if len(reason) > MAX_REASON_CHARS:

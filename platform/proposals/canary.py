@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from audit.actors import SYSTEM
@@ -17,7 +18,8 @@ from django.utils import timezone
 from runs import attribution
 from runs.models import Runner, Trial
 
-from proposals.acts import Denied, act, locked_target, policy_in_force
+from proposals.activations import engage_stop
+from proposals.acts import MAX_REASON_CHARS, Denied, act, allowed, locked_target, policy_in_force
 from proposals.attestations import APPROVED_KINDS
 from proposals.models import Activation
 from proposals.policy import Canary
@@ -53,11 +55,12 @@ def judge_canaries() -> int:
                 continue
             if activation.judged_at is not None and not seen.broken:
                 continue  # it was kept, and nothing broke since
-            _record(activation.pk, seen)
+            if not allowed(partial(_record, activation.pk, seen)):
+                continue  # it ended, or another worker judged it, meanwhile
             activation.refresh_from_db()
             judged += 1
         if activation.canary.get("judgement") == Judgement.TAKE_BACK:
-            _take_back(activation)
+            allowed(partial(_take_back, activation))
     return judged
 
 
@@ -209,7 +212,11 @@ def _take_back(activation: Activation) -> None:
     if activation.kind == Activation.Kind.POLICY:
         stop_autonomy_by_platform(reason=f"what the policy approved had to go: {reasons}")
     if earlier is None:
-        raise Denied("wrong_state", f"{activation} must go, and nothing was live before it")
+        subject = f"target:{activation.target.name}"
+        with act(actor=SYSTEM, tried="take_back", subject=subject) as ledger:
+            words = f"{activation.mechanism} must go, and nothing was live before it: {reasons}"
+            engage_stop(ledger, locked_target(activation.target_id), words[:MAX_REASON_CHARS])
+        return
     if earlier.digest == activation.target.desired_digest:
         return  # on its way back already
     roll_back(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -19,7 +21,7 @@ from django_tasks.base import TaskResultStatus
 from django_tasks_db.models import DBTaskResult
 
 from proposals import branches, hooks, operators, screenings
-from proposals.acts import Denied
+from proposals.acts import Denied, allowed
 from proposals.models import Screening
 from sandbox import reaper
 from sandbox.backends import get_backend
@@ -143,22 +145,24 @@ def enqueue(*, screening_id: int, delay_seconds: int = 0, **_: Any) -> None:
         look.enqueue(screening_id)
 
 
+def end_dead(task_path: str) -> Iterator[list[Any]]:
+    """The arguments of each task of that path whose worker was a process of this machine and is
+    dead; the task is over by then. Which process had it is what its worker id says."""
+    held = DBTaskResult.objects.filter(task_path=task_path, status=TaskResultStatus.RUNNING)
+    for row in held.order_by("started_at"):
+        if row.worker_ids and reaper.is_orphan(row.worker_ids[-1], running=False):
+            row.set_failed(InfrastructureError("the worker that had it died"))
+            yield row.args_kwargs["args"]
+
+
 def give_up_dead() -> int:
-    """Looks whose worker was a process of this machine and is dead: take them up again at once,
-    without waiting for a silence. Which process had it is what the task's worker id says."""
-    held = DBTaskResult.objects.filter(
-        task_path=look.module_path, status=TaskResultStatus.RUNNING
-    ).order_by("started_at")
+    """Looks whose worker is dead: take them up again at once, without waiting for a silence."""
     done = 0
-    for row in held:
-        if not row.worker_ids or not reaper.is_orphan(row.worker_ids[-1], running=False):
-            continue
-        row.set_failed(InfrastructureError("the worker that had it died"))
-        screening_id = row.args_kwargs["args"][0]
+    for (screening_id,) in end_dead(look.module_path):
         phase = Screening.Phase.RUNNING
         if Screening.objects.filter(pk=screening_id, phase=phase).exists():
-            screenings.could_not_look(screening_id, "the worker that looked died")
-            done += 1
+            words = "the worker that looked died"
+            done += allowed(partial(screenings.could_not_look, screening_id, words))
     return done
 
 

@@ -8,6 +8,7 @@ makes a proposal pass. `proposals.screening` does the looking.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 from audit.actors import SYSTEM, Actor, ActorKind
 from django.contrib.auth.models import User
@@ -17,7 +18,7 @@ from django.dispatch import Signal
 from django.utils import timezone
 
 from proposals import branches
-from proposals.acts import Denied, Ledger, act, locked_proposal, policy_in_force, said
+from proposals.acts import Denied, Ledger, act, allowed, locked_proposal, policy_in_force, said
 from proposals.facts import context_now, evidence_of
 from proposals.models import Proposal, Review, Screening
 from proposals.people import may_stop
@@ -205,10 +206,10 @@ def give_up_silent() -> int:
     """Screenings whose worker fell silent: their look counts as one that could not look."""
     before = timezone.now() - timedelta(seconds=WORKER_SILENT_SECONDS)
     silent = Screening.objects.filter(phase=Screening.Phase.RUNNING, claimed_at__lt=before)
-    ids = list(silent.values_list("pk", flat=True))
-    for screening_id in ids:
-        could_not_look(screening_id, "the worker that looked fell silent")
-    return len(ids)
+    words = "the worker that looked fell silent"
+    return sum(
+        allowed(partial(could_not_look, pk, words)) for pk in silent.values_list("pk", flat=True)
+    )
 
 
 def cancel_open(ledger: Ledger, proposal: Proposal) -> None:

@@ -23,7 +23,7 @@ from proposals import (
     screening,
     screenings,
 )
-from proposals.acts import Denied, policy_in_force
+from proposals.acts import MAX_REASON_CHARS, Denied, allowed, policy_in_force
 from proposals.models import Activation, Proposal, Review, Stop
 from proposals.states import State
 from sandbox.backends import get_backend
@@ -32,6 +32,7 @@ BEAT = "worker.beat"
 REAPER, SANDBOX = "container reaper", "sandbox"
 # Their trouble is said elsewhere, and is no reason for the worker to end.
 NEED_AN_ENGINE = frozenset({REAPER, SANDBOX})
+# What can't be put on this head, whose library has the name: it waits for its requester.
 _unmoved: set[tuple[int, str]] = set()
 
 
@@ -43,7 +44,7 @@ def activate_approved() -> int:
         busy = proposal.target.activations.filter(state=Activation.State.ACTIVATING).exists()
         stopped = Stop.objects.filter(target=proposal.target, released_at__isnull=True).exists()
         if not busy and not stopped:
-            done += _try(partial(lifecycle.activate, proposal_id=proposal.pk, actor=SYSTEM))
+            done += allowed(partial(lifecycle.activate, proposal_id=proposal.pk, actor=SYSTEM))
     return done
 
 
@@ -54,7 +55,7 @@ def expire() -> int:
     for pk in Proposal.objects.filter(state__in=undecided, expires_at__lte=now).values_list(
         "pk", flat=True
     ):
-        done += _try(partial(lifecycle.expire, proposal_id=pk))
+        done += allowed(partial(lifecycle.expire, proposal_id=pk))
     old = Review.objects.filter(
         standing=Review.Standing.VALID,
         decision=Review.Decision.APPROVE,
@@ -62,7 +63,7 @@ def expire() -> int:
         proposal__state__in=(State.PASSED, State.APPROVED),
     )
     for pk in set(old.values_list("proposal", flat=True)):
-        done += _try(partial(lifecycle.void, proposal_id=pk, reason="an approval expired"))
+        done += allowed(partial(lifecycle.void, proposal_id=pk, reason="an approval expired"))
     return done
 
 
@@ -75,13 +76,13 @@ def rescreen_stale() -> int:
         if (proposal.pk, head) in _unmoved or proposal.commit == head:
             continue
         if moved := lifecycle.drift(proposal, policy, version.digest):
-            words = "; ".join(moved)
-            again = _try(
-                partial(lifecycle.rescreen, proposal_id=proposal.pk, actor=SYSTEM, reason=words)
-            )
-            done += again
-            if not again:
-                _unmoved.add((proposal.pk, head))
+            words = "; ".join(moved)[:MAX_REASON_CHARS]
+            try:
+                lifecycle.rescreen(proposal_id=proposal.pk, actor=SYSTEM, reason=words)
+                done += 1
+            except Denied as denied:  # on the log; somebody was faster, or its name is taken
+                if denied.code == "name_exists":
+                    _unmoved.add((proposal.pk, head))
     return done
 
 
@@ -105,15 +106,6 @@ def sign_of_life() -> int:
 def reap() -> int:
     """Remove sandbox containers whose owner is gone."""
     return len(get_backend(settings.SANDBOX_BACKEND).reap())
-
-
-def _try(verb: Callable[[], object]) -> int:
-    """Run a verb; a denial is on the log already, and means that it was not its time."""
-    try:
-        verb()
-    except Denied:
-        return 0
-    return 1
 
 
 # (name, function, seconds between two of it)

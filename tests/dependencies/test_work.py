@@ -11,8 +11,9 @@ from dependencies import adopted, builds, work
 from dependencies.management.commands import prune_images
 from dependencies.models import DependencyRequest, LockVersion
 from django_tasks_db.models import DBTaskResult
+from proposals.management.commands import work as commands
 
-from sandbox import image, wheels
+from sandbox import image, reaper, wheels
 from sandbox import lock as locks
 from sandbox.backends import engine as engines
 from sandbox.backends import get_backend, images
@@ -95,6 +96,88 @@ def test_tasks_that_were_lost_are_given_again(packages: Any) -> None:
     DependencyRequest.objects.filter(pk=request.pk).update(changed_at=long_ago)
     assert work.enqueue_lost() == 1
     assert work.enqueue_lost() == 0, "there is a task now"
+
+
+def died(task: Any) -> DBTaskResult:
+    """A task that a process of this machine took, which is dead."""
+    row: DBTaskResult = DBTaskResult.objects.get(pk=task.id)
+    host, boot, *_ = reaper.me().split("|")
+    row.claim(f"{host}|{boot}|4194304|1")
+    return row
+
+
+def test_what_a_dead_worker_had_in_hand_goes_on_or_has_a_name(packages: Any) -> None:
+    request = packages.ask()
+    long_ago = request.changed_at - 3 * work.timedelta(seconds=work.LOST_SECONDS)
+    DependencyRequest.objects.filter(pk=request.pk).update(changed_at=long_ago)
+    died(work.record.enqueue(request.pk))
+    assert work.enqueue_lost() == 0, "somebody has it, as far as is known"
+    assert work.give_up_dead() == 1
+    assert work.enqueue_lost() == 1
+    packages.index.add("other", "1.0")
+    built = packages.approved("other==1.0", modules="other")
+    assert builds.begin(built.pk)
+    died(work.build.enqueue(built.pk))
+    mine = DBTaskResult.objects.get(pk=work.build.enqueue(built.pk).id)
+    mine.claim(reaper.me())
+    assert (work.give_up_dead(), work.give_up_dead()) == (1, 0)
+    built.refresh_from_db()
+    assert (built.state, built.code) == ("build_failed", "died")
+    mine.refresh_from_db()
+    assert mine.status == "RUNNING", "this process lives"
+
+
+def test_a_silent_worker_of_another_machine_holds_nothing_up(
+    packages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, long = packages.ask(), 2 * builds.SILENT
+    DependencyRequest.objects.filter(pk=request.pk).update(changed_at=request.changed_at - long)
+    for task in (work.record.enqueue(request.pk), work.rebuild.enqueue()):
+        row = DBTaskResult.objects.get(pk=task.id)
+        row.claim("elsewhere|boot|7|7")
+        DBTaskResult.objects.filter(pk=row.pk).update(started_at=row.started_at - long)
+    assert work.give_up_dead() == 0
+    assert work.enqueue_lost() == 1
+
+    def gone(_: str) -> None:
+        raise ImageMissing("it is not there")
+
+    monkeypatch.setattr(work, "get_backend", gone)
+    monkeypatch.setattr(work.screening.workers, "keep_ready", True)
+    assert (work.image_is_there(), work.image_is_there()) == (1, 0)
+
+
+def test_no_screening_waits_for_an_image() -> None:
+    """Each of the worker's threads takes its own queue; `--once` takes them all."""
+    options = {"interval": 0.0, "once": True}
+    tasks = {q: (work.record.enqueue(7), work.screening.look.enqueue(7)) for q in "ab"}
+    aside = commands._worker(commands.Worker, options, queues=["*"], but=(commands.MAIN,))
+    main = commands._worker(commands.Worker, options, queues=[commands.MAIN])
+
+    def open_ones() -> set[str]:
+        left = DBTaskResult.objects.filter(status="READY")
+        return set(left.values_list("queue_name", flat=True))
+
+    assert open_ones() == {"packages", "default"}
+    aside.run()
+    assert open_ones() == {"default"}
+    main.run()
+    assert open_ones() == set()
+    assert DBTaskResult.objects.count() == 2 * len(tasks)
+
+
+def test_a_queue_that_can_not_be_taken_ends_the_worker() -> None:
+    class Broken:
+        running = True
+
+        def run(self) -> None:
+            raise OSError("no database")
+
+    worker: Any = Broken()
+    aside = commands.Aside(worker, worker)
+    aside.start()
+    aside.stop()
+    assert (aside.failed, worker.running) == ("other queues", False)
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,19 @@ def test_a_regression_is_taken_back_by_itself(world: Any) -> None:
     assert canary.judge_canaries() == 0
 
 
+def test_where_nothing_was_live_before_the_target_is_stopped_once(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.trials([1.0, 1.1, 0.9])
+    world.live()
+    world.trials([1.0] * 8, propose_calls=1)
+    monkeypatch.setattr(canary, "predecessor", lambda _: None)
+    assert (canary.judge_canaries(), canary.judge_canaries()) == (1, 0)
+    stop = Stop.objects.get()
+    assert stop.target == world.target
+    assert "nothing was live before it: no effect" in stop.reason
+
+
 def test_a_best_that_is_held_and_worse_is_a_regression(world: Any) -> None:
     world.trials([1.0, 1.2, 1.1], best=1.0)
     world.live()

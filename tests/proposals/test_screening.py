@@ -110,6 +110,27 @@ def test_a_silent_worker_is_given_up(world: Any, refused: Any) -> None:
         screenings.finish(queued.pk, world.report(proposal))
 
 
+def test_a_sweep_that_somebody_was_faster_than_goes_on(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.submit("gentle"), world.submit("gentler")
+    for proposal in (first, second):
+        screenings.claim(proposal.screenings.get().pk)
+    Screening.objects.update(claimed_at=timezone.now() - timedelta(hours=1))
+    real = screenings.could_not_look
+
+    def after_a_withdrawal(screening_id: int, words: str) -> Screening:
+        if screening_id == first.screenings.get().pk:
+            lifecycle.withdraw(proposal_id=first.pk, person=world["linus"], reason="never mind")
+        return real(screening_id, words)
+
+    monkeypatch.setattr(screenings, "could_not_look", after_a_withdrawal)
+    assert screenings.give_up_silent() == 1
+    second.refresh_from_db()
+    assert (second.state, second.screenings.count()) == ("submitted", 2)
+    assert first.screenings.get().phase == "cancelled"
+
+
 def test_a_withdrawn_look_ends_as_cancelled(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     proposal = world.submit()
     queued = proposal.screenings.get()

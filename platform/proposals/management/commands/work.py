@@ -1,8 +1,10 @@
 """`manage.py work`: the worker. Screenings through Django's Tasks, and the periodic sweeps.
 
-One process, two threads: the main one takes tasks, the other one sweeps, so that nothing waits
-for a screening. SIGTERM gives a look under way back and ends; a second one ends at once. A sweep
-that fails is reported and tried again; when it keeps failing the worker ends with exit code 1.
+One process, three threads: the main one screens, one sweeps, so that nothing waits for a screening,
+and one takes what has a queue of its own (images of packages, minutes each), so that no screening
+waits for that. SIGTERM gives a look under way back, waits for an image that is being built, and
+ends; a second one ends at once. A sweep that fails is reported and tried again; when it keeps
+failing, or that other queue does, the worker ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -12,18 +14,23 @@ import threading
 import time
 from argparse import ArgumentParser
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections, connections
+from django_tasks import DEFAULT_TASK_QUEUE_NAME
 from django_tasks_db.management.commands.db_worker import Worker
 
 from proposals import screening, sweeps
 from sandbox import reaper
 
 log = logging.getLogger("escapement.work")
+MAIN = DEFAULT_TASK_QUEUE_NAME
 MAX_FAILURES = 5
 PAUSE_SECONDS = 0.5
+
+
+AnyWorker = TypeVar("AnyWorker", bound=Worker)
 
 
 class GracefulWorker(Worker):
@@ -70,6 +77,31 @@ class Sweeper(threading.Thread):
         self._due[name] = time.monotonic() + min(delay, 60.0)
 
 
+class Aside(threading.Thread):
+    """Takes the tasks of every queue but the main one; `failed` is set when it can't."""
+
+    def __init__(self, worker: GracefulWorker, aside: Worker) -> None:
+        super().__init__(name="other queues", daemon=True)
+        self._worker, self._aside = worker, aside
+        self.failed = ""
+
+    def run(self) -> None:
+        """Work until told to stop; a task's own trouble is its own, and does not come here."""
+        try:
+            self._aside.run()
+        except Exception:
+            log.exception("%s can't be taken", self.name)
+            self.failed = self.name
+            self._worker.running = False
+        finally:
+            connections.close_all()
+
+    def stop(self) -> None:
+        """No further task; waits for the one that is under way."""
+        self._aside.running = False
+        self.join()
+
+
 class Command(BaseCommand):
     """Run the worker."""
 
@@ -84,25 +116,18 @@ class Command(BaseCommand):
         """Work until told to stop."""
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         screening.stopping.clear()
-        worker = GracefulWorker(
-            queue_names=["*"],
-            interval=options["interval"],
-            batch=options["once"],
-            backend_name="default",
-            startup_delay=False,
-            max_tasks=None,
-            worker_id=reaper.me(),
-            excluded_queue_names=[],
-        )
+        worker = _worker(GracefulWorker, options, queues=["*"] if options["once"] else [MAIN])
         worker.configure_signals()
         if options["once"]:
             sweeps.run_all()
             worker.run()
             sweeps.run_all()
             return
+        aside = Aside(worker, _worker(Worker, options, queues=["*"], but=(MAIN,)))
         sweeper = Sweeper(worker)
         screening.workers.keep_ready = True
         sweeper.start()
+        aside.start()
         self.stdout.write("working: screenings and sweeps")
         try:
             worker.run()
@@ -111,5 +136,21 @@ class Command(BaseCommand):
             screening.stopping.set()
             screening.workers.close()
             sweeper.join(timeout=15)
-        if sweeper.failed:
+            aside.stop()
+        if sweeper.failed or aside.failed:
             raise SystemExit(1)
+
+
+def _worker(
+    kind: type[AnyWorker], options: dict[str, Any], *, queues: list[str], but: tuple[str, ...] = ()
+) -> AnyWorker:
+    return kind(
+        queue_names=queues,
+        interval=options["interval"],
+        batch=options["once"],
+        backend_name="default",
+        startup_delay=False,
+        max_tasks=None,
+        worker_id=reaper.me(),
+        excluded_queue_names=list(but),
+    )
