@@ -3,10 +3,12 @@
 In this order, each step able to refuse: the target is ours; the platform's signature holds over
 target, version, commit and digest; the SHA-256 of the source's bytes is that digest; the version
 is not older than one that ran here (a replayed message; a rollback has a higher version); then
-*those bytes* go to a sandbox worker as a frame. A first worker is tried on the view of this very
-run (a few calls, with a prior that costs nothing) and thrown away; a second one, untouched, gets
-the mechanism's own last state and is what the search will use. The digest to attest is computed
-from the bytes that were sent to it.
+*those bytes* go to two sandbox workers as a frame. One is tried on the view of this very run (a few
+calls, with a prior that costs nothing) and thrown away. The other, untouched, is what the search
+will use: `Prepared`. All this may happen while a trial is being trained (`runner.ahead`). At the
+boundary (`take_up`) what was signed is verified again, the worker must still answer, and it gets
+the mechanism's own last state. The digest to attest is computed from the bytes that were sent to
+it.
 
 A state is given to the mechanism that left it (same digest) and to no other: a restored state
 could bring an earlier version's parameters back. Trace, best and freezes are the view's anyway.
@@ -17,7 +19,9 @@ Nothing is swapped, reported or remembered here (`runner.link`); nothing falls b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +33,7 @@ from runner.protocol import Desired, signing_bytes
 from sandbox import clearance
 from sandbox import lock as locks
 from sandbox.backends.base import Backend
-from sandbox.errors import MechanismFailure, Rule
+from sandbox.errors import InfrastructureError, MechanismFailure, Rule
 from sandbox.host import MechanismHost
 from sandbox.limits import Limits
 from sandbox.mechanism import Candidate, Space, Trial, View
@@ -101,6 +105,15 @@ def require_lock(desired: Desired) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A worker that holds the bytes of `desired`, verified and tried, and was asked nothing yet.
+    Whoever has it closes its host, or has it taken up."""
+
+    desired: Desired
+    host: MechanismHost
+
+
 class Loader:
     """Starts mechanisms in sandbox workers. `backend` is asked for at each load, so that an engine
     that comes back is found; it raises InfrastructureError with the fix while there is none."""
@@ -133,6 +146,76 @@ class Loader:
         `state` is what a mechanism of this very digest left behind. Raises LoadRefused, or
         InfrastructureError where nobody could look; nothing is left behind then.
         """
+        prepared = self.prepare(
+            desired, view, last_version=last_version, last_digest=last_digest, seed=seed
+        )
+        return self.take_up(
+            prepared, last_version=last_version, last_digest=last_digest, state=state
+        )
+
+    def prepare(
+        self, desired: Desired, view: View, *, last_version: int, last_digest: str, seed: int
+    ) -> Prepared:
+        """A worker that can be taken up. Raises as `load` does."""
+        source = self._verified(desired, last_version, last_digest)
+        backend = self._cleared(source)
+        other = self._backend()
+
+        def try_it() -> None:
+            with self._start(backend, source, desired.mechanism, self._hasty()) as tried:
+                try_out(tried, view, seed=seed)
+
+        # The second as patient in its calls as it will have to be, but no longer at its load.
+        limits = replace(self._limits, load_seconds=self._hasty().load_seconds)
+        with ThreadPoolExecutor(1, thread_name_prefix="load") as beside:
+            fresh = beside.submit(
+                _once_more_if_it_died,
+                lambda: self._start(other, source, desired.mechanism, limits),
+            )
+            try:
+                _once_more_if_it_died(try_it)
+                return Prepared(desired=desired, host=fresh.result())
+            except BaseException as error:
+                with suppress(MechanismFailure, InfrastructureError):
+                    fresh.result().close()
+                if isinstance(error, MechanismFailure):
+                    raise LoadRefused(f"it fails when it is tried: {error}") from error
+                raise
+
+    def take_up(
+        self,
+        prepared: Prepared,
+        *,
+        last_version: int,
+        last_digest: str,
+        state: Mapping[str, Any] | None,
+    ) -> Running:
+        """What was prepared: verified as of now, alive, and with its state. Raises as `load` does;
+        its worker is closed then."""
+        desired, host = prepared.desired, prepared.host
+        try:
+            self._verified(desired, last_version, last_digest)
+            if state is not None:
+                host.restore(dict(state))
+            else:
+                host.state()
+        except MechanismFailure as failure:
+            host.close()
+            what = "take its own state back" if state else "answer once it is loaded"
+            raise LoadRefused(f"it does not {what}: {failure}") from failure
+        except BaseException:
+            host.close()
+            raise
+        return Running(
+            host=host,
+            name=desired.mechanism,
+            digest=host.digest,
+            version=desired.version,
+            source=desired.source,
+            posture=dict(host.posture),
+        )
+
+    def _verified(self, desired: Desired, last_version: int, last_digest: str) -> bytes:
         source = verify(
             desired,
             public_key=self._public_key,
@@ -141,17 +224,7 @@ class Loader:
             last_digest=last_digest,
         )
         require_lock(desired)
-        backend = self._cleared(source)
-
-        def try_it() -> None:
-            with self._start(backend, source, desired.mechanism, hasty=True) as tried:
-                try_out(tried, view, seed=seed)
-
-        try:
-            _once_more_if_it_died(try_it)
-        except MechanismFailure as failure:
-            raise LoadRefused(f"it fails when it is tried: {failure}") from failure
-        return self._running(backend, source, desired, state)
+        return source
 
     def again(self, running: Running, state: Mapping[str, Any] | None) -> Running:
         """The same bytes in a new worker, with the last state. Raises MechanismFailure."""
@@ -167,29 +240,10 @@ class Loader:
             clearance.require(backend)
         return backend
 
-    def _running(
-        self, backend: Backend, source: bytes, desired: Desired, state: Mapping[str, Any] | None
-    ) -> Running:
-        try:
-            host = _once_more_if_it_died(
-                lambda: self._restored(backend, source, desired.mechanism, state)
-            )
-        except MechanismFailure as failure:
-            what = "take its own state back" if state else "load"
-            raise LoadRefused(f"it does not {what}: {failure}") from failure
-        return Running(
-            host=host,
-            name=desired.mechanism,
-            digest=host.digest,
-            version=desired.version,
-            source=desired.source,
-            posture=dict(host.posture),
-        )
-
     def _restored(
         self, backend: Backend, source: bytes, name: str, state: Mapping[str, Any] | None
     ) -> MechanismHost:
-        host = self._start(backend, source, name)
+        host = self._start(backend, source, name, self._limits)
         try:
             if state is not None:
                 host.restore(dict(state))
@@ -198,18 +252,16 @@ class Loader:
             raise
         return host
 
-    def _start(
-        self, backend: Backend, source: bytes, name: str, *, hasty: bool = False
-    ) -> MechanismHost:
-        """`hasty`: training waits for this one."""
-        limits = self._limits
-        if hasty:
-            limits = replace(
-                limits,
-                load_seconds=min(limits.load_seconds, TRY_SECONDS),
-                call_seconds=min(limits.call_seconds, TRY_SECONDS),
-            )
+    def _start(self, backend: Backend, source: bytes, name: str, limits: Limits) -> MechanismHost:
         return MechanismHost.start(backend, source, name=name, limits=limits, purpose=PURPOSE)
+
+    def _hasty(self) -> Limits:
+        """Training may wait for what is only tried."""
+        return replace(
+            self._limits,
+            load_seconds=min(self._limits.load_seconds, TRY_SECONDS),
+            call_seconds=min(self._limits.call_seconds, TRY_SECONDS),
+        )
 
 
 def _once_more_if_it_died(call: Callable[[], T]) -> T:

@@ -101,6 +101,7 @@ class Journal:
         """Open or create; see `Store`. Raises JournalError."""
         self.folder = folder
         self.store = Store(folder, committed=committed)
+        self._decided: list[Entry] = []  # what is decided never changes: the first ones, read once
 
     def close(self) -> None:
         """Let go of the folder. Safe to call twice."""
@@ -240,8 +241,12 @@ class Journal:
 
     def decided(self) -> list[Entry]:
         """Every decided trial, oldest first."""
-        query = "SELECT * FROM trials WHERE phase = 'decided' ORDER BY number"
-        return [entry_of(row) for row in self.store.rows(query)]
+        known = self._decided
+        query = "SELECT * FROM trials WHERE phase = 'decided' AND number >= ? ORDER BY number"
+        found = known + [entry_of(row) for row in self.store.rows(query, len(known))]
+        if len(found) > len(known) and found[-1].number == len(found) - 1:  # without a gap
+            self._decided = found
+        return list(found)
 
     def pending(self) -> list[Entry]:
         """Trials that are planned or measured, in order."""

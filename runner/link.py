@@ -1,6 +1,10 @@
 """The runner's tie to the platform: pulls the desired state, swaps mechanisms at trial boundaries,
 attests, beats, and keeps the outbox moving. `search.Control` with a platform.
 
+Beside the training, in a thread of its own: reports (which are in the journal already) are sent,
+and what the platform wants next is made ready (`runner.ahead`). At the boundary: the platform is
+asked again, the mechanism is swapped, and what runs is said before it is used.
+
 What it does when something is wrong, always aloud:
 
 - the desired version can't be loaded: `refused` with the reason; what ran before goes on running;
@@ -20,31 +24,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from runner.ahead import Ahead, Key, key_of
 from runner.decisions import Running
 from runner.drafts import Drafts
 from runner.hotload import Loader, LoadRefused
-from runner.journal import Journal, derive
+from runner.journal import Journal
+from runner.line import Line
 from runner.outbox import Outbox
 from runner.platform_client import PlatformClient, Refused, TokenInvalid, Unreachable
 from runner.protocol import Desired, Observed
+from runner.pull import Pull
 from runner.store import JournalClosed
 from runner.subprocesses import STOPPING, StopRequested
 from sandbox.errors import InfrastructureError
 from sandbox.mechanism import View
 
 BEAT_SECONDS = 2.0
+GATHER_SECONDS = 0.1  # what comes together is sent together, beside the next training
 REFRESH_SECONDS = 10.0
-LONGEST_BACKOFF_SECONDS = 15.0
 ENGINE_PATIENCE_SECONDS = 120.0
 ENGINE_RETRY_SECONDS = 5.0
 ENGINE_ATTEMPTS = 5
 GOODBYE_SECONDS = 5.0
-REMIND_SECONDS = 15.0
 REASON_CHARS = 4000
-
-Key = tuple[int, str, str, str]
 
 
 class Link:
@@ -67,19 +72,21 @@ class Link:
         self.running: Running | None = None
         self.desired: Desired | None = None  # the last one that came
         self._outbox = Outbox(client, journal, say)
+        self._wanted = Pull(client)
+        self._line = Line(say)
+        self._ahead = Ahead(loader, journal, say)
+        self._view: View | None = None  # None: at a boundary
         self._beat_seconds = beat_seconds
         self._status = Observed(version=0, state="idle", digest="")
         self._activity = "starting"
         self._refused: dict[Key, str] = {}
         self._engine_since: dict[Key, float] = {}
         self._engine_next = 0.0
-        self._backoff, self._silent_until = 0.0, 0.0
         self._error: BaseException | None = None
         self._sending = threading.Lock()
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat_for_ever, name="link", daemon=True)
-        self._reminded: dict[str, float] = {}
 
     # --- for the command ---
 
@@ -92,11 +99,12 @@ class Link:
         self._ended.set()
         self._wake.set()
         self._thread.join(GOODBYE_SECONDS)
+        self._ahead.close()
         if self.running is not None:
             self.running.host.close()
             self.running = None
         busy = self._thread.is_alive()  # in a request that nobody answers
-        if busy or self._error is not None or self._backoff:
+        if busy or self._error is not None or self._line.down:
             self.say(f"kept for the next start: {self._backlog() or 'nothing'}")
             return
         self._status = self._about(self._status.version, "idle", "", "")
@@ -116,20 +124,27 @@ class Link:
         """Something waits to be sent: soon, by the heartbeat's thread."""
         self._wake.set()
 
+    def approaching(self) -> None:
+        """All is trained, and a boundary comes: ask now what should run then."""
+        if not self._line.silent:
+            self._wanted.early()
+
     def boundary(self, view: View, *, pending: bool) -> Running:
         """The mechanism to use for the next trial; swaps it here, and waits here."""
         while True:
             self._check()
+            self._view = None
             came = self._pull()
             if reason := self.journal.store.get("stopped"):
                 self._wait(f"stopped by the platform: {reason}")
                 continue
             self._converge(view, came, pending=pending)
-            self._wake.set()  # trials are sent while the next one trains
             if self.drafts.waiting_attestations():
-                self.flush()  # but what runs is said before it is used
+                self.flush(attestations_only=True)  # what runs is said before it is used
+            self._wake.set()  # the rest is sent while the next trial trains
             self._check()
             if self.running is not None:
+                self._view = view
                 return self.running
             self._wait(self._status.reason or "waiting for a mechanism from the platform")
 
@@ -161,10 +176,10 @@ class Link:
 
     def _pull(self) -> Desired | None:
         """The desired state, or None where the platform does not tell."""
-        if time.monotonic() < self._silent_until:
+        if self._line.silent:
             return None
         try:
-            desired = self.client.desired()
+            desired = self._wanted.now()
         except Unreachable as error:
             self._unreachable(error)
             return None
@@ -172,9 +187,9 @@ class Link:
             self._error = error
             raise
         except Refused as error:
-            self._remind(f"REFUSED: the platform gives no desired state: {error}")
+            self._line.remind(f"REFUSED: the platform gives no desired state: {error}")
             return None
-        self._reached()
+        self._line.reached()
         stopped = (desired.stop_reason or "no reason given") if desired.stopped else None
         if stopped != self.journal.store.get("stopped"):
             self.journal.store.put("stopped", stopped)
@@ -213,21 +228,13 @@ class Link:
             return
         if desired.version == self.journal.store.get("given_up"):
             return
-        key = (desired.version, desired.digest, desired.signature, desired.source)
+        key = key_of(desired)
         if key in self._refused or time.monotonic() < self._engine_next:
             return
         self.activity(f"loading version {desired.version} ({desired.mechanism})")
         started = time.monotonic()
-        known = self.journal.desired()
         try:
-            loaded = self.loader.load(
-                desired,
-                view,
-                last_version=known.version if known else 0,
-                last_digest=known.digest if known else "",
-                state=self.journal.state_of(desired.digest),
-                seed=derive(self.journal.seed, len(view.trace), "load"),
-            )
+            loaded = self._ahead.loaded(desired, view)
         except LoadRefused as refusal:
             self._refuse(desired, key, str(refusal))
         except InfrastructureError as error:
@@ -247,7 +254,7 @@ class Link:
         what = f"version {loaded.version}: {loaded.name} ({loaded.digest[:12]})"
         self.say(f"LIVE {what}, loaded in {seconds:.1f} s after {self.journal.count()} trials")
         if old is not None:
-            old.host.close()
+            self._ahead.retire(old.host)
 
     def _refuse(self, desired: Desired, key: Key, reason: str) -> None:
         """Loud: what was wanted can't run; what ran before goes on."""
@@ -269,7 +276,7 @@ class Link:
         if self.running is not None and now - since > ENGINE_PATIENCE_SECONDS:
             self._refuse(desired, key, reason)
             return
-        self._remind(f"NO SANDBOX: {reason}")
+        self._line.remind(f"NO SANDBOX: {reason}")
         self._status = self._status.model_copy(update={"reason": reason[:REASON_CHARS]})
 
     # --- attesting and sending ---
@@ -301,89 +308,82 @@ class Link:
         self.drafts.attest(observed)
         self._wake.set()
 
-    def flush(self) -> None:
+    def flush(self, *, attestations_only: bool = False) -> None:
         """Send what waits, unless the platform was just found not to answer."""
-        if time.monotonic() < self._silent_until or self._error is not None:
+        self._send(partial(self._outbox.flush, attestations_only=attestations_only))
+
+    def _send(self, send: Callable[[], object]) -> None:
+        if self._line.silent or self._error is not None:
             return
         with self._sending:
             try:
-                self._outbox.flush()
+                send()
             except Unreachable as error:
                 self._unreachable(error)
             except TokenInvalid as error:
                 self._error = error
+            except Refused as error:
+                self._line.remind(f"REFUSED: {error}")
             else:
-                self._reached()
+                self._line.reached()
 
     def _beat(self) -> None:
         """One heartbeat; never ahead of an attestation that waits."""
-        if time.monotonic() < self._silent_until or self._error is not None:
-            return
         if self.drafts.waiting_attestations():
             return
         checkpoint = self.journal.store.get("checkpoint", "")
         beat = self._status.model_copy(
             update={"activity": self._activity, "audit_checkpoint": checkpoint}
         )
-        try:
-            self.client.observed(beat, once=True)
-        except Unreachable as error:
-            self._unreachable(error)
-        except TokenInvalid as error:
-            self._error = error
-        except Refused as error:
-            self._remind(f"REFUSED: heartbeat: {error}")
+        self._send(partial(self.client.observed, beat, once=True))
 
     def _beat_for_ever(self) -> None:
-        refreshed = time.monotonic()
+        beat = refreshed = time.monotonic()
         while not self._ended.is_set():
-            self._wake.wait(self._beat_seconds)
+            if self._wake.wait(max(beat + self._beat_seconds - time.monotonic(), 0.0)):
+                self._ended.wait(min(GATHER_SECONDS, self._beat_seconds))
             self._wake.clear()
             try:
                 self.flush()
-                self._beat()
+                if time.monotonic() - beat >= self._beat_seconds:
+                    beat = time.monotonic()
+                    self._beat()
+                    self._look_ahead()
                 if time.monotonic() - refreshed > REFRESH_SECONDS:
                     refreshed = time.monotonic()
-                    self._refresh()
+                    self._send(self._outbox.refresh)
             except JournalClosed:
                 return
             except Exception as error:  # handed to the main thread, which raises it
                 self._error = error
                 return
 
-    def _refresh(self) -> None:
-        if time.monotonic() < self._silent_until or self._error is not None:
+    def _look_ahead(self) -> None:
+        """Begin to make ready what is wanted now, while a trial is being trained. Nothing follows
+        from it: the boundary asks the platform again."""
+        running, view = self.running, self._view
+        if running is None or view is None or self._line.silent or self._error is not None:
             return
-        with self._sending:
-            try:
-                self._outbox.refresh()
-            except Unreachable as error:
-                self._unreachable(error)
-            except TokenInvalid as error:
-                self._error = error
+        try:
+            desired = self.client.desired(once=True)
+        except (Unreachable, Refused):
+            return  # whoever sends or asks next says so
+        except TokenInvalid as error:
+            self._error = error
+            return
+        same = (desired.version, desired.digest) == (running.version, running.digest)
+        if same or desired.stopped or key_of(desired) in self._refused:
+            self._ahead.drop()
+        else:
+            self._ahead.begin(desired, view)
 
-    # --- states of the line ---
+    # --- the line ---
 
     def _unreachable(self, error: Unreachable) -> None:
-        self._backoff = min(max(self._backoff * 2, 1.0), LONGEST_BACKOFF_SECONDS)
-        self._silent_until = time.monotonic() + self._backoff
-        kept = self._backlog() or "nothing yet"
-        self._remind(f"PLATFORM UNREACHABLE: {error}; kept for later: {kept}")
+        self._line.unreachable(f"{error}; kept for later: {self._backlog() or 'nothing yet'}")
 
     def _backlog(self) -> str:
         return ", ".join(f"{n} {kind}" for kind, n in self.drafts.backlog().items() if n)
-
-    def _reached(self) -> None:
-        if self._backoff:
-            self.say("the platform answers again")
-        self._backoff, self._silent_until = 0.0, 0.0
-
-    def _remind(self, text: str) -> None:
-        """Say it, but not the same kind more often than every REMIND_SECONDS."""
-        kind, now = text[:20], time.monotonic()
-        if now - self._reminded.get(kind, -REMIND_SECONDS) >= REMIND_SECONDS:
-            self._reminded[kind] = now
-            self.say(text)
 
     def _check(self) -> None:
         if STOPPING.is_set():
@@ -394,7 +394,7 @@ class Link:
     def _wait(self, why: str) -> None:
         """A beat of doing nothing, and say why."""
         self.activity(why)
-        self._remind(f"waiting: {why}")
+        self._line.remind(f"waiting: {why}")
         self.flush()
         if STOPPING.wait(self._beat_seconds):
             raise StopRequested

@@ -24,6 +24,9 @@ class Local:
         self._mechanism = mechanism
         self._running: Running | None = None
 
+    def approaching(self) -> None:
+        """There is nobody to ask."""
+
     def boundary(self, view: View, *, pending: bool) -> Running:
         """The null mechanism; never stopped, never swapped."""
         if self._running is None:

@@ -31,10 +31,13 @@ class Outbox:
         self.drafts = Drafts(journal)
         self.say = say
 
-    def flush(self) -> None:
-        """Send everything that waits. Raises Unreachable, TokenInvalid."""
+    def flush(self, *, attestations_only: bool = False) -> None:
+        """Send everything that waits; or what must be known before a mechanism is used, and what
+        that needs. Raises Unreachable, TokenInvalid."""
         self._run()
         self._attestations()
+        if attestations_only:
+            return
         self._trials()
         self._drafts()
 

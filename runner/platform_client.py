@@ -39,6 +39,7 @@ ATTEMPTS = 3
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 15.0
 WHOLE_SECONDS = 30.0
+KEEP_ALIVE_SECONDS = 4.0  # below what servers usually keep: none is used that was just closed
 MAX_ANSWER_BYTES = 32 * 1024 * 1024  # a library of 200 operators of the largest size
 MESSAGE_CHARS = 2000
 AGAIN = frozenset({408, 425, 502, 503, 504})
@@ -126,11 +127,13 @@ class PlatformClient:
         self._attempts = attempts
         self._longest_pause = longest_pause
         host = urlsplit(credentials.url).hostname or ""
+        self._known: tuple[str, Desired] | None = None  # the last desired state, and its tag
         self._http = httpx.Client(
             base_url=credentials.url.rstrip("/") + API,
             headers={"Authorization": f"Bearer {credentials.token.get_secret_value()}"},
             timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
             follow_redirects=False,
+            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_SECONDS),
             trust_env=not is_loopback(host),
         )
 
@@ -138,9 +141,10 @@ class PlatformClient:
         """Close all connections."""
         self._http.close()
 
-    def desired(self) -> Desired:
-        """What this runner should run. Nothing in it is verified yet (`runner.hotload`)."""
-        return self._ask("GET", "/desired", None, Desired)
+    def desired(self, *, once: bool = False) -> Desired:
+        """What this runner should run; sent whole only where it changed since it last came.
+        Nothing in it is verified yet (`runner.hotload`). `once`: not worth a second try."""
+        return self._ask("GET", "/desired", None, Desired, attempts=1 if once else None)
 
     def observed(self, observed: Observed, *, once: bool = False) -> Ack:
         """Attest, or beat; `once`: a heartbeat is not worth a second try."""
@@ -193,21 +197,29 @@ class PlatformClient:
 
     def _once(self, method: str, path: str, content: bytes | None, answer: type[M]) -> M:
         headers = {} if content is None else {"Content-Type": "application/json"}
+        known = self._known if answer is Desired else None
+        if known is not None:
+            headers["If-None-Match"] = known[0]
         try:
             with self._http.stream(method, path, content=content, headers=headers) as response:
                 data = self._read(response)
-                status = response.status_code
+                status, tag = response.status_code, response.headers.get("ETag", "")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             why = str(error) or type(error).__name__
             raise Unreachable(f"{self.credentials.url} can't be reached: {why}") from error
+        if status == 304 and known is not None and isinstance(known[1], answer):
+            return known[1]
         if 200 <= status < 300:
             try:
-                return answer.model_validate_json(data)
+                found = answer.model_validate_json(data)
             except ValidationError as error:
                 raise Unreachable(
                     f"{method} {path}: the answer is not what this runner understands: "
                     f"{str(error)[:500]}"
                 ) from error
+            if isinstance(found, Desired):
+                self._known = (tag, found) if tag else None
+            return found
         raise self._problem(f"{method} {path}", status, data)
 
     @staticmethod

@@ -75,10 +75,13 @@ class Plan:
 class Control(Protocol):
     """Where mechanisms come from and where news go: `runner.link`, or `Local` without a platform.
 
-    `boundary` may block (stopped, nothing loaded) and gives the mechanism to use; it does not swap
-    while trials are `pending`. `restart` starts a new worker of the same bytes. `activity` and
+    `approaching`: all of a round is trained, `boundary` will follow soon. `boundary` may block
+    (stopped, nothing loaded) and gives the mechanism to use; it does not swap while trials are
+    `pending`. `restart` starts a new worker of the same bytes. `activity` and
     `news` are called from several threads.
     """
+
+    def approaching(self) -> None: ...
 
     def boundary(self, view: View, *, pending: bool) -> Running: ...
 
@@ -180,8 +183,12 @@ class Search:
                 self.outer.boundary(self.journal.decided(), self._keeper.running, steering)
             pending = self._propose(view, min(self.rules.parallel, left), decider)
         measured = trainings.measured(pending)
+        last = max(measured, default=0)
         for number in sorted(measured):
-            decider.decide(measured[number].result(), self.view())
+            entry = measured[number].result()
+            if number == last:
+                self.control.approaching()
+            decider.decide(entry, self.view())
             self.control.news()
             if self._keeper.running is None:
                 break  # the rest waits for another mechanism

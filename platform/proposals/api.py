@@ -102,13 +102,23 @@ def _record_refusal(request: HttpRequest, code: str, message: str) -> None:
 
 
 @router.get("desired", response=Desired)
-def desired(request: HttpRequest) -> Desired:
-    """What this runner's target should run, signed, with the exact source."""
-    runner = runner_of(request)
-    target = Target.objects.get(pk=runner.target_id)
+def desired(request: HttpRequest) -> HttpResponse:
+    """What this runner's target should run; 304 to a runner that names the tag of exactly that."""
+    body = _desired(runner_of(request).target).model_dump_json().encode()
+    tag = f'"{digest_of(body)}"'
+    same = request.headers.get("If-None-Match", "")[:100] == tag
+    reply = HttpResponse(status=304) if same else HttpResponse(body, "application/json")
+    reply["ETag"] = tag
+    return reply
+
+
+def _desired(target: Target) -> Desired:
+    """The desired state of a target just read, signed, with the exact source."""
     if not target.desired_version:
         raise DoorError("not_found", f"{target.name} has no mechanism yet: run `manage.py init`")
-    activation = Activation.objects.get(target=target, version=target.desired_version)
+    activation = Activation.objects.select_related("proposal", "restores__proposal").get(
+        target=target, version=target.desired_version
+    )
     repository = branches.living()
     source = repository.read(activation.commit, activation.mechanism_path)
     if digest_of(source) != activation.digest:

@@ -121,26 +121,51 @@ def examine(entry: OperatorEntry) -> Operator:
     """The operator that an approved entry names. Raises BadEntry with the reason."""
     if entry.standing != OperatorEntry.Standing.APPROVED:
         raise BadEntry(f"it is {entry.standing}")
-    if not keys.verify(PREFIX + entry.statement.encode(), entry.signature):
-        raise BadEntry("its signature does not verify")
-    said = statement(entry)
-    row = {"name": entry.name, "path": entry.path, "commit": entry.commit, "digest": entry.digest}
-    if any(said["terms"].get(key) != value for key, value in row.items()):
-        raise BadEntry("its row says something else than its signed statement")
-    if said["terms"] != entry.terms or (said["kind"], said["proposal"]) != (
-        entry.kind,
-        entry.proposal_id,
-    ):
-        raise BadEntry("its row says something else than its signed statement")
+    row = (entry.name, entry.path, entry.commit, entry.digest, entry.kind, entry.proposal_id)
+    operator = _examined(
+        repository=str(branches.living().path),
+        public_key=keys.public_key_hex(),
+        signed=entry.statement,
+        signature=entry.signature,
+        terms=json.dumps(entry.terms, sort_keys=True),
+        row=row,
+    )
     if entry.proposal is not None and entry.proposal.state in DISOWNED:
         raise BadEntry(f"its mechanism was taken back (proposal {entry.proposal_id})")
-    return _operator(str(branches.living().path), encode(said["terms"]).decode())
+    return operator
+
+
+@functools.lru_cache(maxsize=256)
+def _examined(
+    *,
+    repository: str,
+    public_key: str,
+    signed: str,
+    signature: str,
+    terms: str,
+    row: tuple[str, str, str, str, str, int | None],
+) -> Operator:
+    """The operator of an entry with exactly this content. Raises BadEntry.
+
+    Cached: all that it depends on is an argument, and what a commit names never changes.
+    """
+    if not keys.verify(PREFIX + signed.encode(), signature, public_key=public_key):
+        raise BadEntry("its signature does not verify")
+    said = _said(signed)
+    named = [said["terms"].get(key) for key in ("name", "path", "commit", "digest")]
+    if (*named, said["kind"], said["proposal"]) != row or said["terms"] != json.loads(terms):
+        raise BadEntry("its row says something else than its signed statement")
+    return _operator(repository, encode(said["terms"]).decode())
 
 
 def statement(entry: OperatorEntry) -> dict[str, Any]:
     """What was signed. Raises BadEntry."""
+    return _said(entry.statement)
+
+
+def _said(signed: str) -> dict[str, Any]:
     try:
-        said = json.loads(entry.statement)
+        said = json.loads(signed)
         if type(said) is not dict or type(said["terms"]) is not dict:
             raise BadEntry("its statement has another form")
         said["kind"], said["proposal"]

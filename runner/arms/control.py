@@ -105,6 +105,9 @@ class Governed:
 
     # --- search.Control ---
 
+    def approaching(self) -> None:
+        """There is nobody to ask."""
+
     def boundary(self, view: View, *, pending: bool) -> Running:
         """The mechanism for the next trial; drafts, decides and swaps here."""
         if self._running is None:

@@ -251,7 +251,7 @@ def test_an_unreachable_platform_stops_no_run_and_loses_nothing(
 ) -> None:
     stage.at = {2: lambda: setattr(fake, "down", True)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runner.link.LONGEST_BACKOFF_SECONDS", 0.1)
+        patch.setattr("runner.line.LONGEST_BACKOFF_SECONDS", 0.1)
         stage.run(5)
         assert max(fake.trials) < 5
         fake.down = False
