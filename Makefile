@@ -15,7 +15,7 @@ demo: setup  ## the whole product at http://127.0.0.1:8000 (ESCAPEMENT_PORT), Ct
 
 test:  ## the whole test suite, on a real engine, git, HTTP and browser (TESTS=path for a part)
 	@scripts/setup tests
-	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
+	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check:  ## lint, types, borders, migrations, deploy settings, security of our own code and lock
 	@scripts/setup python

@@ -50,8 +50,37 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(VAR, ignore_errors=True)
 
 
+# The files that take longest, longest first: processes that share the suite take whole files in
+# this order, so that none is left alone with a long one at the end.
+LONGEST = (
+    "tests/test_demo.py",
+    "tests/sandbox/test_specimens.py",
+    "tests/sandbox/test_screen.py",
+    "tests/sandbox/test_conformance.py",
+    "tests/mechanisms_repo/test_operators.py",
+    "tests/runner/test_train.py",
+    "tests/web/test_pages.py",
+    "tests/web/test_verbs.py",
+    "tests/web/test_browser.py",
+    "tests/sandbox/test_clearance.py",
+    "tests/sandbox/test_docker.py",
+    "tests/runner/test_hotload.py",
+    "tests/proposals/test_several_runners.py",
+    "tests/sandbox/test_host.py",
+    "tests/audit/test_export.py",
+    "tests/runner/arms/test_arms_command.py",
+    "tests/dependencies/test_work.py",
+    "tests/sandbox/test_chaos.py",
+    "tests/proposals/test_screening.py",
+    "tests/sandbox/test_engine_trouble.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that is marked `engine` gets the engine, whether it asks for it or not."""
+    """The longest files first; and a test that is marked `engine` gets the engine, whether it asks
+    for it or not."""
+    places = {str(ROOT / name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(str(item.path), len(LONGEST)))
     for item in items:
         names = getattr(item, "fixturenames", None)
         if names is not None and item.get_closest_marker("engine") and "engine" not in names:
