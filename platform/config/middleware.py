@@ -1,21 +1,25 @@
-"""Two doors in front of every view: who is not logged in, and who asks too often.
+"""Two doors in front of every view: who is not logged in, and who asks too often; and one behind:
+what the audit log can't take has not happened, and its page says so.
 
 The runner's API has a door of its own (a token), and limits of its own.
 """
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
+from audit.head import AuditError
+from audit.keys import KeyProblem
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.core.cache import cache
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.deprecation import MiddlewareMixin
+from runs import limits
 
+log = logging.getLogger(__name__)
 API = "/api/"
 LOGIN_SECONDS, LOGINS_A_NAME, LOGINS_AN_ADDRESS = 300, 10, 50
 POST_SECONDS, POSTS_A_PERSON = 60, 120
@@ -38,10 +42,7 @@ class DenyByDefault(LoginRequiredMiddleware):
 
 
 class RateLimit(MiddlewareMixin):
-    """Bounded log-ins for each name and address, bounded POSTs for each person.
-
-    Counted in the cache: with several processes and the default cache, each counts by itself.
-    """
+    """Bounded log-ins for each name and address, bounded POSTs for each person."""
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
         """Answer 429 over the limit."""
@@ -50,25 +51,31 @@ class RateLimit(MiddlewareMixin):
         address = request.META.get("REMOTE_ADDR", "")
         if request.path == reverse("login"):
             name = request.POST.get("username", "")[:150].lower()
-            over = _over(f"login-address:{address}", LOGINS_AN_ADDRESS, LOGIN_SECONDS)
-            over = _over(f"login-name:{name}", LOGINS_A_NAME, LOGIN_SECONDS) or over
+            over = limits.count(f"login-address:{address}", LOGIN_SECONDS) > LOGINS_AN_ADDRESS
+            over = limits.count(f"login-name:{name}", LOGIN_SECONDS) > LOGINS_A_NAME or over
             return _slow_down(request, LOGIN_SECONDS) if over else None
         user = getattr(request, "user", None)
         who = f"user:{user.pk}" if user is not None and user.pk else f"address:{address}"
-        over = _over(f"post-{who}", POSTS_A_PERSON, POST_SECONDS)
+        over = limits.count(f"post-{who}", POST_SECONDS) > POSTS_A_PERSON
         return _slow_down(request, POST_SECONDS) if over else None
 
 
-def _over(key: str, limit: int, seconds: int) -> bool:
-    """Count one more within a window that starts at its first; whether that is too many."""
-    hashed = f"rate:{hashlib.sha256(key.encode()).hexdigest()}"
-    if cache.add(hashed, 1, seconds):
-        return limit < 1
-    try:
-        return cache.incr(hashed) > limit
-    except ValueError:  # the window ended in between
-        cache.set(hashed, 1, seconds)
-        return limit < 1
+class NotOnTheLog(MiddlewareMixin):
+    """No audit entry, no act: what was asked for was not done, and the page says why."""
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Answer 503 where the audit log or its key can't take an entry."""
+        if not isinstance(error, AuditError | KeyProblem):
+            return None
+        log.error("nothing was done: %s", error)
+        text = f"Nothing was done, for the audit log can't take it: {error}."
+        if request.path.startswith(API):
+            return JsonResponse({"error": "audit_log", "message": text}, status=503)
+        context = {
+            "title": "The audit log does not hold",
+            "text": f"{text} Tell whoever runs this platform: `manage.py verify_audit` says where.",
+        }
+        return render(request, "error.html", context, status=503)
 
 
 def _slow_down(request: HttpRequest, seconds: int) -> HttpResponse:

@@ -14,6 +14,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI, Router
 from ninja.errors import HttpError, ValidationError
+from runs import limits
 from runs.api import (
     STATUS,
     DoorError,
@@ -46,9 +47,15 @@ from runner.protocol import (
 from sandbox.report import digest_of
 
 MAX_LIBRARY = 200
+CONTRADICTED_SECONDS = 600
 
 api = NinjaAPI(
-    title="Escapement", version="1", urls_namespace="door", docs_url=None, parser=StrictParser()
+    title="Escapement",
+    version="1",
+    urls_namespace="door",
+    docs_url=None,
+    openapi_url=None,
+    parser=StrictParser(),
 )
 install_handlers(api)
 router = Router(auth=RunnerToken(), tags=["mechanisms"])
@@ -175,7 +182,10 @@ def observed(request: HttpRequest, report: Observed) -> Ack:
 
 
 def _contradicted(runner: Runner, why: str) -> None:
-    """A checkpoint came back that the log does not have: say so, and stop autonomy."""
+    """A checkpoint came back that the log does not have: say so, and stop autonomy. The same in
+    every heartbeat is one entry in ten minutes."""
+    if limits.count(f"contradicted:{runner.token_digest}:{why}", CONTRADICTED_SECONDS) > 1:
+        return
     with transaction.atomic():
         log.append(
             actor=SYSTEM,

@@ -6,6 +6,8 @@ falls back is a state of its own: loud, on record, and followed by a return to w
 
 from __future__ import annotations
 
+from typing import Any
+
 from audit.actors import SYSTEM, Actor, ActorKind
 from audit.canonical import text
 from django.utils import timezone
@@ -41,11 +43,7 @@ def confirm_live(
         if activation is None:
             return None
         if digest != activation.digest:
-            raise Denied(
-                "wrong_digest",
-                f"{runner.name} runs {digest[:12] or 'nothing'}, not {activation.digest[:12]} "
-                f"({activation.mechanism}), which was asked for",
-            )
+            raise _wrong(runner, activation, digest)
         if activation.state == Activation.State.LIVE:
             return activation
         _supersede_live(ledger, target, activation)
@@ -154,58 +152,67 @@ def refuse_load(
 
 
 def observe(*, runner: Runner, observed: Observed) -> None:
-    """A runner's heartbeat: keep it, and act on what it says. Raises Denied on a wrong digest.
+    """A runner's heartbeat: act on what it says, then keep it. Raises Denied on a wrong digest.
 
-    A heartbeat that says the same as the last one changes nothing and writes no entry.
+    A heartbeat that says the same as the last one changes nothing and writes no entry. It is kept
+    after it was acted on: where that broke on our side, the same heartbeat is news once more.
     """
-    news = _keep(runner, observed)
-    if observed.state == "live":
-        target = Target.objects.get(pk=runner.target_id)
-        live = (target.live_version, target.live_digest) == (observed.version, observed.digest)
-        if live and target.desired_version == observed.version:
-            return
-        try:
-            confirm_live(
-                runner=runner,
-                version=observed.version,
-                digest=observed.digest,
-                at_trial=observed.at_trial,
-            )
-        except Denied as denied:
-            if denied.code == "wrong_digest" and news:
-                refuse_load(
-                    runner=runner,
-                    version=observed.version,
-                    digest_running=observed.digest,
-                    reason=denied.message,
-                )
-            raise
-    elif observed.state == "refused" and news:
-        refuse_load(
-            runner=runner,
-            version=observed.version,
-            digest_running=observed.digest,
-            reason=observed.reason or "the runner gave no reason",
-        )
-
-
-def _keep(runner: Runner, observed: Observed) -> bool:
-    """Store the heartbeat; True if it says something new."""
-    before = (
-        runner.observed_version,
-        runner.observed_state,
-        runner.observed_digest,
-        runner.observed_reason,
-    )
-    now = (observed.version, observed.state, observed.digest, text(observed.reason))
+    denied: Denied | None = None
+    try:
+        _follow(runner, observed, news=_is_news(runner, observed))
+    except Denied as found:
+        denied = found
     Runner.objects.filter(pk=runner.pk).update(
         seen_at=timezone.now(),
-        observed_version=observed.version,
-        observed_state=observed.state,
-        observed_digest=observed.digest,
-        observed_reason=text(observed.reason),
+        **_said(observed),
         observed_mechanism=text(observed.mechanism)[:60],
         activity=text(observed.activity),
         posture=cleaned(observed.posture),
     )
-    return before != now
+    if denied is not None:
+        raise denied
+
+
+def _follow(runner: Runner, observed: Observed, *, news: bool) -> None:
+    """What follows from a heartbeat."""
+    version, digest = observed.version, observed.digest
+    if observed.state == "refused" and news:
+        reason = text(observed.reason) or "the runner gave no reason"
+        refuse_load(runner=runner, version=version, digest_running=digest, reason=reason)
+    if observed.state != "live":
+        return
+    target = Target.objects.get(pk=runner.target_id)
+    live = (target.live_version, target.live_digest) == (version, digest)
+    if version < target.desired_version or live:
+        return
+    if not news and (wanted := asked(target, version)) and wanted.digest != digest:
+        raise _wrong(runner, wanted, digest)  # it was told, and is on record
+    try:
+        confirm_live(runner=runner, version=version, digest=digest, at_trial=observed.at_trial)
+    except Denied as denied:
+        if denied.code == "wrong_digest":
+            why = denied.message
+            refuse_load(runner=runner, version=version, digest_running=digest, reason=why)
+        raise
+
+
+def _wrong(runner: Runner, wanted: Activation, digest: str) -> Denied:
+    return Denied(
+        "wrong_digest",
+        f"{runner.name} runs {digest[:12] or 'nothing'}, not {wanted.digest[:12]} "
+        f"({wanted.mechanism}), which was asked for",
+    )
+
+
+def _said(observed: Observed) -> dict[str, Any]:
+    """What makes a heartbeat news, by the runner's columns."""
+    return {
+        "observed_version": observed.version,
+        "observed_state": observed.state,
+        "observed_digest": observed.digest,
+        "observed_reason": text(observed.reason),
+    }
+
+
+def _is_news(runner: Runner, observed: Observed) -> bool:
+    return any(getattr(runner, name) != value for name, value in _said(observed).items())

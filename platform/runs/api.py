@@ -12,8 +12,7 @@ from typing import Any
 from audit import log
 from audit.actors import SYSTEM, Actor, ActorKind
 from audit.canonical import text
-from django.core.cache import cache
-from django.db import transaction
+from django.db import DataError, transaction
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI, Router
 from ninja.errors import ValidationError
@@ -21,11 +20,12 @@ from ninja.parser import Parser
 from ninja.security import HttpBearer
 
 from runner.protocol import MAX_BODY_BYTES, Ack, Memory, Refusal, RunReport, TrialBatch
-from runs import ingest, memory, tokens
+from runs import ingest, limits, memory, tokens
 from runs.ingest import Contradiction
 from runs.models import Runner
 
 FAILURES_AUDITED_A_MINUTE = 5
+REFUSALS_A_MINUTE = 120
 STATUS = {
     "stale_base": 409, "name_exists": 409, "conflict": 409, "gap": 409, "wrong_digest": 409,
     "unknown_version": 409, "too_large": 413, "too_many_open": 429, "not_found": 404,
@@ -86,6 +86,8 @@ class RunnerToken(HttpBearer):
         except tokens.BadToken as problem:
             audit_failure(request, str(problem), problem.runner)
             raise DoorError("bad_token", str(problem), 401) from problem
+        if limits.counted(_refusals(runner)) >= REFUSALS_A_MINUTE:
+            raise DoorError("slow_down", "too much of yours was refused: wait a minute", 429)
         vars(request)["auth"] = runner  # whose body is refused is known to the handlers
         if request.method == "POST":
             check_length(request)
@@ -99,12 +101,7 @@ class RunnerToken(HttpBearer):
 def audit_failure(request: HttpRequest, message: str, runner: Runner | None) -> None:
     """Log a failed authorisation, at most a few a minute from one address."""
     address = text(request.META.get("REMOTE_ADDR", ""))[:60]
-    key = f"door-failures:{address.replace(' ', '')}"
-    cache.add(key, 0, 60)
-    try:
-        count = cache.incr(key)
-    except ValueError:  # the minute ended in between
-        count = 1
+    count = limits.count(f"door-failures:{address}", 60)
     if count > FAILURES_AUDITED_A_MINUTE:
         return
     with transaction.atomic():
@@ -146,15 +143,27 @@ def install_handlers(api: NinjaAPI) -> None:
     def contradiction(request: HttpRequest, error: Contradiction) -> HttpResponse:
         return answer(api, request, STATUS.get(error.code, 422), error.code, str(error))
 
+    @api.exception_handler(OverflowError)
+    @api.exception_handler(DataError)
+    def too_large(request: HttpRequest, error: Exception) -> HttpResponse:
+        return answer(api, request, 422, "invalid", "a value is too large for the database")
+
     @api.exception_handler(ValidationError)
     def invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
         return answer(api, request, 422, "invalid", problems_of(error))
+
+
+def _refusals(runner: Runner) -> str:
+    """Refusals are counted: most are entries of the audit log, and a token must not flood it."""
+    return f"door-refusals:{runner.token_digest}"
 
 
 def answer(
     api: NinjaAPI, request: HttpRequest, status: int, code: str, message: str
 ) -> HttpResponse:
     """`{"error": CODE, "message": WHAT TO DO}`."""
+    if isinstance(runner := getattr(request, "auth", None), Runner):
+        limits.count(_refusals(runner), 60)
     refusal = Refusal(error=code, message=message[:2000])
     return api.create_response(request, refusal.model_dump(), status=status)
 

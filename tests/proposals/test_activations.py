@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
-from proposals import activations, branches, lifecycle, sweeps
+from django.db import IntegrityError, OperationalError, transaction
+from proposals import activations, attestations, branches, lifecycle, sweeps
 from proposals.models import Activation, Proposal, Stop
 from runs.models import Target
 
@@ -64,6 +64,38 @@ def test_a_refused_load_is_told_once_and_goes_back(world: Any) -> None:
     assert (proposal.state, proposal.state_reason) == ("refused", "the worker died")
     assert len(world.entries("activation.refused")) == 1
     assert world.desired.desired_version == version + 1
+
+
+def test_a_heartbeat_that_broke_on_our_side_is_news_once_more(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposal = world.approved()
+    lifecycle.activate(proposal_id=proposal.pk)
+    version, live = world.desired.desired_version, world.desired.live_digest
+
+    def busy(**_: Any) -> None:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(attestations, "refuse_load", busy)
+    with pytest.raises(OperationalError):
+        observe(world, "refused", version=version, digest=live, reason="no\x00engine")
+    monkeypatch.undo()
+    observe(world, "refused", version=version, digest=live, reason="no\x00engine")
+    proposal.refresh_from_db()
+    assert (proposal.state, proposal.state_reason) == ("refused", "no\\x00engine")
+
+
+@pytest.mark.parametrize(
+    ("said", "code"), [({"digest": "ab" * 32}, "wrong_digest"), ({"version": 7}, "unknown_version")]
+)
+def test_what_is_said_wrongly_again_and_again_is_on_the_log_once(
+    world: Any, said: dict[str, Any], code: str
+) -> None:
+    for _ in range(4):
+        with pytest.raises(lifecycle.Denied) as caught:
+            observe(world, **said)
+        assert caught.value.code == code
+    assert [e["data"]["code"] for e in world.entries("action.denied")] == [code]
 
 
 def test_a_refused_rollback_goes_back_and_stops_the_target(world: Any) -> None:

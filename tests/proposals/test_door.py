@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 from audit import checkpoints, keys
+from audit.actors import SYSTEM
 from audit.models import Entry
 from django.core.cache import cache
+from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 from proposals import lifecycle
 from proposals.models import Proposal, Screening, Stop
 from runs import tokens
+from runs.api import REFUSALS_A_MINUTE
 
 from runner.protocol import MAX_BODY_BYTES, Desired, signing_bytes
 from sandbox.report import digest_of
@@ -248,6 +251,35 @@ def test_a_runner_attests_over_http(world: Any) -> None:
     assert world.desired.live_version == 3
 
 
+@pytest.mark.parametrize("number", [2**31, 2**63, 10**30])
+def test_a_number_that_no_database_holds_is_refused(world: Any, number: int) -> None:
+    body = {"version": number, "state": "idle", "digest": ""}
+    answer = post(world.door(), "runner/observed", body)
+    transaction.set_rollback(False)  # the test's own transaction; outside of a test there is none
+    assert answer.status_code in {200, 422}, answer.content
+    assert number < 2**63 or answer.json()["error"] == "invalid"
+
+
+def test_a_token_can_not_flood_the_log(world: Any) -> None:
+    """Refusals over the limit are answered, do nothing, and are no entry; others are unharmed."""
+    for _ in range(REFUSALS_A_MINUTE):
+        assert post(world.door(), "proposals/1/approve", {}).status_code == 403
+    before = Entry.objects.count()
+    answer = post(world.door(), "proposals/1/approve", {})
+    assert (answer.status_code, answer.json()["error"]) == (429, "slow_down")
+    assert world.door().get("/api/v1/runner/desired").status_code == 429
+    assert Entry.objects.count() == before
+    world.runner, world.token = tokens.register(
+        name="gpu-9", target=world.target, operator=world["linus"], actor=SYSTEM
+    )
+    assert world.door().get("/api/v1/runner/desired").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["openapi.json", "docs", ""])
+def test_the_door_describes_itself_to_nobody(world: Any, path: str) -> None:
+    assert Client().get(f"/api/v1/{path}").status_code == 404
+
+
 def test_a_checkpoint_that_contradicts_the_log_stops_autonomy(world: Any) -> None:
     note = checkpoints.make()
     assert note is not None
@@ -258,4 +290,5 @@ def test_a_checkpoint_that_contradicts_the_log_stops_autonomy(world: Any) -> Non
     forged = note.note.replace("escapement", "escaped", 1)
     post(world.door(), "runner/observed", {**body, "audit_checkpoint": forged})
     assert Stop.objects.get().scope == "autonomy"
-    assert world.entries("audit.contradicted")
+    post(world.door(), "runner/observed", {**body, "audit_checkpoint": forged})
+    assert len(world.entries("audit.contradicted")) == 1, "the same again is no entry"
