@@ -76,13 +76,13 @@ class Site:
     def run(self, *arguments: str) -> str:
         """Run Python to its end; a failure is the test's."""
         process = self.python(*arguments)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 0, f"{out}\n{err}"
         return out
 
     def verify(self, *arguments: str) -> tuple[int, str]:
         process = self.python("manage.py", "verify_audit", *arguments)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=240)
         return process.returncode, out + err
 
 
@@ -117,7 +117,7 @@ def appended(site: Site) -> Site:
     script = str(Path(__file__).with_name("appender.py"))
     processes = [site.python(script, "4", "15") for _ in range(2)]
     for process in processes:
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 0, f"{out}\n{err}"
         assert "Exception" not in err, err
     return site
@@ -166,7 +166,7 @@ def postgres() -> Iterator[str]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=90,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, f"{name}: {done.stderr}"

@@ -126,7 +126,7 @@ def test_a_disabled_trigger_on_postgres_is_seen_and_stops_the_log(postgres_site:
             code, out = postgres_site.verify("--database", postgres_site.url, *key)
             assert (code, "trigger: audit_entry_truncate" in out) == (1, True), out
             appender = str(Path(__file__).with_name("appender.py"))
-            _, err = postgres_site.python(appender, "1", "1").communicate(timeout=60)
+            _, err = postgres_site.python(appender, "1", "1").communicate(timeout=240)
             assert "LogBroken" in err
         finally:
             connection.execute(table.format("ENABLE ALWAYS"))

@@ -29,7 +29,7 @@ def verify(folder: Path, *arguments: str, python: str = sys.executable) -> tuple
         env={},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
@@ -83,7 +83,7 @@ def test_without_cryptography_it_says_so_and_is_not_ok(bundle: Path) -> None:
         [sys.executable, "-I", "-B", "-c", WITHOUT_CRYPTOGRAPHY, str(bundle / "verify.py")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 2, done.stdout + done.stderr
@@ -205,14 +205,14 @@ def test_half_a_bundle_could_not_be_looked_at(bundle: Path, name: str) -> None:
 def test_an_export_that_can_not_be_written_is_refused(exporting: Site, archive: Path) -> None:
     for path, words in ((archive, "exists"), (archive.parent / "no" / "x.zip", "no folder")):
         process = exporting.python("manage.py", "export_evidence", "--out", str(path))
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
         assert process.returncode == 1
         assert words in err
     before = archive.read_bytes()
     process = exporting.python(
         *("manage.py", "export_evidence", "--out", f"{archive}.2", "--by", "nobody")
     )
-    assert "no active account" in process.communicate(timeout=60)[1]
+    assert "no active account" in process.communicate(timeout=240)[1]
     assert archive.read_bytes() == before
 
 
@@ -222,7 +222,7 @@ def test_an_export_without_its_files_fails_and_is_on_the_log(told: Site, tmp_pat
     shutil.rmtree(broken.var / "mechanisms.git")
     out = tmp_path / "evidence.zip"
     process = broken.python("manage.py", "export_evidence", "--out", str(out))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert (process.returncode, out.exists(), "can't be read" in err) == (1, False, True), err
     with sqlite3.connect(broken.database) as connection:
         query = "SELECT verb FROM audit_entry ORDER BY seq DESC LIMIT 2"

@@ -106,7 +106,7 @@ def test_the_worker_ends_cleanly_when_it_is_told_to(site: Path) -> None:
         assert worker.stdout is not None
         assert "working" in worker.stdout.readline()
         worker.send_signal(signal.SIGTERM)
-        out, _ = worker.communicate(timeout=30)
+        out, _ = worker.communicate(timeout=120)
     finally:
         worker.kill()
     assert worker.returncode == 0, out

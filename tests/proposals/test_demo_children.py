@@ -15,7 +15,7 @@ from proposals.demo import children
 from proposals.demo.children import Child, ChildFailed, Family
 from proposals.demo.console import Console
 
-SECONDS = 30
+SECONDS = 120
 
 
 @pytest.fixture

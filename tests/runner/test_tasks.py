@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,7 +174,8 @@ def test_a_broken_constraint_costs_no_training(task, monkeypatch):
         assert next(iter(changes)) in outcome.message
 
 
-def test_a_spoiled_corpus_is_our_trouble_and_not_the_trials(tmp_path):
+def test_a_spoiled_corpus_is_our_trouble_and_not_the_trials(task, tmp_path):
+    shutil.copytree(task._cache, tmp_path, dirs_exist_ok=True)
     spoiled = GptTask(budget_seconds=1.0, cache=tmp_path)
     path = spoiled.corpus.path
     path.write_bytes(b"x" * path.stat().st_size)

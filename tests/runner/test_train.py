@@ -98,9 +98,9 @@ def test_a_batch_that_is_too_large_learns_less_in_the_same_budget(corpus, traine
     assert metric(trained) < metric(large) - 0.5
 
 
-def test_one_seed_gives_one_result_in_another_process(corpus):
-    one, two = (run(corpus, SMALL, "--max-steps=4", "--seed=3").stdout for _ in range(2))
-    assert metric(one) == metric(two)
+def test_one_seed_gives_one_result_in_another_process(corpus, text):
+    there = run(corpus, SMALL, "--max-steps=4", "--seed=3").stdout
+    assert metric(there) == round(short(text, steps=4, seed=3), 6)
 
 
 CONSTRAINTS = [

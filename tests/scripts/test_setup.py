@@ -47,7 +47,7 @@ def test_who_is_not_root_gets_the_one_command(stranger: dict[str, str]) -> None:
         env=stranger,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 1
@@ -73,7 +73,7 @@ def test_no_python_3_11_is_said_so(tmp_path: Path) -> None:
         env={"PATH": str(shims)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 1
@@ -86,7 +86,7 @@ def test_a_setup_that_was_done_is_quick_and_installs_nothing() -> None:
         [ROOT / "scripts" / "setup", "python"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     assert "installing" not in done.stderr
@@ -122,7 +122,7 @@ def test_an_engine_elsewhere_that_does_not_answer_is_named(tmp_path: Path) -> No
         env={**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 1

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-START_SECONDS = 60
+START_SECONDS = 240
 sys.path.insert(0, str(HERE))  # test folders are no packages: `factory.py` imports its neighbour
 
 
@@ -119,7 +119,7 @@ def server(tmp_path: Path, server_environment: dict[str, str]) -> Iterator[str]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -136,7 +136,7 @@ def tell_one_more_trial(environment: dict[str, str]) -> None:
     setup = "import django; django.setup(); "
     done = subprocess.run(
         [sys.executable, "-c", setup + script], env=environment,
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
 
