@@ -30,7 +30,7 @@ from runner.measurements import Measurements, Rules
 from runner.platform_client import Credentials, CredentialsError, PlatformClient, TokenInvalid
 from runner.prompting import PromptError
 from runner.search import Control, Plan, Search
-from runner.settings import RunSettings, parts_of, remembered_by, task_of
+from runner.settings import RunSettings, parts_of, problems_of, remembered_by, task_of
 from runner.store import JournalError
 from runner.subprocesses import STOPPING, StopRequested
 from runner.tasks import TaskError, all_tasks, get_task
@@ -168,9 +168,8 @@ def _checked(**typed: Any) -> RunSettings:
     try:
         return RunSettings(**typed)
     except ValidationError as error:
-        for problem in error.errors():
-            where = "-".join(str(part).replace("_", "-") for part in problem["loc"])
-            say(f"--{where}: {problem['msg']}" if where else str(problem["msg"]))
+        for line in problems_of(error):
+            say(line)
         raise typer.Exit(USAGE) from None
 
 

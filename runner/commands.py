@@ -16,9 +16,10 @@ from pydantic import ValidationError
 
 from runner.baseline import BaselineFailed
 from runner.borders import BudgetExceeded, PriorError
-from runner.foreign import ForeignError, read_foreign
+from runner.foreign import ForeignError, read_foreign, write_trials
 from runner.prompting import PromptError
 from runner.recipe import RecipeError, read_recipe
+from runner.settings import problems_of
 from runner.store import JournalError
 from runner.subprocesses import StopRequested
 from runner.tasks import TaskError
@@ -83,11 +84,11 @@ def _add_import(app: typer.Typer, say: Say) -> None:
         """
         try:
             found = read_foreign(file, minimize=not maximize)
+            if out is not None:
+                write_trials(found, out)
         except ForeignError as error:
             say(f"ERROR: {error}")
             raise typer.Exit(USAGE) from None
-        if out is not None:
-            out.write_text(found.lines(), encoding="utf-8")
         typer.echo(json.dumps(found.to_data(), indent=1))
         if found.broken_count:
             say(f"{found.broken_count} rows are broken; see above")
@@ -177,9 +178,8 @@ def _told(say: Say) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        for problem in error.errors():
-            where = "-".join(str(part).replace("_", "-") for part in problem["loc"][-1:])
-            say(f"--{where}: {problem['msg']}" if where else str(problem["msg"]))
+        for line in problems_of(error):
+            say(line)
         raise typer.Exit(USAGE) from None
     except (ArmsError, TaskError, JournalError, ForeignError, PromptError) as error:
         say(f"ERROR: {error}")

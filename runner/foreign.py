@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from runner.tasks.reading import NOT_FINITE, NUMBER
+
 MAX_BYTES = 16 * 1024 * 1024
 MAX_ROWS = 100_000
 MAX_LINE = 64 * 1024
@@ -121,6 +123,14 @@ def read_foreign(path: Path, *, minimize: bool = True) -> Foreign:
     )
 
 
+def write_trials(trace: Foreign, path: Path) -> None:
+    """The trials as a file of JSON lines. Raises ForeignError where it can't be written."""
+    try:
+        path.write_text(trace.lines(), encoding="utf-8")
+    except OSError as error:
+        raise ForeignError(f"cannot write {path}: {error.strerror}") from None
+
+
 def _lines(path: Path) -> list[str]:
     try:
         with path.open("rb") as file:
@@ -131,8 +141,8 @@ def _lines(path: Path) -> list[str]:
         raise ForeignError(f"{path} is larger than {MAX_BYTES} bytes: cut it into parts")
     lines = data.decode("utf-8", errors="replace").split("\n")
     lines = [line.removesuffix("\r") for line in lines]
-    if len(lines) > MAX_ROWS:
-        raise ForeignError(f"{path} has over {MAX_ROWS} lines: cut it into parts")
+    if sum(bool(line.strip()) for line in lines[1:]) > MAX_ROWS:
+        raise ForeignError(f"{path} has over {MAX_ROWS} rows: cut it into parts")
     if not lines[0].strip():
         raise ForeignError(f"{path} is empty, or its first line is")
     return lines
@@ -174,21 +184,22 @@ def _tsv_row(line: str) -> dict[str, Any]:
         raise _Broken(f"{len(cells)} columns, not {len(TSV_HEAD)}")
     commit, metric, memory, status, description = (cell.strip() for cell in cells)
     known = _status(status)
-    value = _number(metric, "val_bpb")
-    if known != "failed" and value <= 0:
+    failed = known == "failed"  # what stands for its metric means nothing: 0.000000, or nothing
+    value = None if failed else _number(metric, "val_bpb")
+    if value is not None and value <= 0:
         raise _Broken(f"val_bpb is {metric} and the status {status!r}: no training gives that")
     return {
-        "metric": None if known == "failed" else value,
+        "metric": value,
         "status": known,
         "description": description[:MAX_TEXT],
         "commit": commit[:64],
-        "memory_gb": _number(memory, "memory_gb"),
+        "memory_gb": None if failed and not memory else _number(memory, "memory_gb"),
     }
 
 
 def _json_row(line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise _Broken("no JSON") from None
     if not isinstance(row, dict):
@@ -211,6 +222,14 @@ def _json_row(line: str) -> dict[str, Any]:
     }
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names are there once each: of two numbers, none is the right one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Broken("a name is there twice in one object")
+    return found
+
+
 def _status(text: Any) -> Status:
     known = _STATUS.get(text.strip().lower()) if isinstance(text, str) else None
     if known is None:
@@ -221,9 +240,11 @@ def _status(text: Any) -> Status:
 def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise _Broken(f"{name} is {str(value)[:40]!r}, no number")
+    if isinstance(value, str) and not (NUMBER.fullmatch(value) or NOT_FINITE.fullmatch(value)):
+        raise _Broken(f"{name} is {value[:40]!r}, no number")
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except OverflowError:
         raise _Broken(f"{name} is {str(value)[:40]!r}, no number") from None
     if not math.isfinite(number):
         raise _Broken(f"{name} is {number}")

@@ -61,15 +61,21 @@ class Log:
     is dropped, and its training done again."""
 
     def __init__(self, path: Path, header: Mapping[str, Any], say: Say) -> None:
-        """Open or create. Raises RecordingError where it belongs to another recording."""
+        """Open or create. Raises RecordingError where it belongs to another recording, or can't
+        be written."""
         self.lines: dict[Job, Line] = {}
         self.began = datetime.now(UTC).isoformat(timespec="seconds")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = path.read_bytes() if path.exists() else b""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            data = path.read_bytes() if path.exists() else b""
+            self._file = path.open("r+b" if data else "w+b")
+        except OSError as error:
+            raise RecordingError(
+                f"{path} can't be written ({error}): choose another --out"
+            ) from None
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
             say(f"{path}: the last line was cut short by a crash; its training is done again")
-        self._file = path.open("r+b" if data else "w+b")
         self._file.truncate(len(whole))
         self._file.seek(len(whole))
         if whole:

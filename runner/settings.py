@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from runner.borders import EarlierRun, Prior, Researcher, Task
 from runner.journal import Journal
@@ -67,6 +67,13 @@ class RunSettings(BaseModel):
                 "local server's) and --model; its key is read from the environment variable "
                 f"{KEY_VARIABLES[0]}"
             )
+        alone = ("base_url", "model", "fallbacks", "prices", "cost_cap", "prompts")
+        if not wanted and (idle := [name for name in alone if getattr(self, name)]):
+            shown = {"fallbacks": "fallback", "prices": "price"}.get(idle[0], idle[0])
+            raise ValueError(
+                f"--{shown.replace('_', '-')} is for a language model, and none is asked: add "
+                "--prior openai, --generator openai, or both"
+            )
         for text in self.fallbacks:
             if not _FALLBACK.match(text):
                 raise ValueError(f"--fallback {text!r}: write MODEL@BASE_URL")
@@ -102,6 +109,17 @@ class RunSettings(BaseModel):
             (model, url, _key(place), price)
             for place, ((model, url), price) in enumerate(zip(named, prices, strict=True))
         ]
+
+
+def problems_of(error: ValidationError) -> list[str]:
+    """What is wrong with what was typed, an option a line."""
+    lines = []
+    for problem in error.errors():
+        words = [part for part in problem["loc"] if isinstance(part, str) and part != "run"]
+        option = words[-1] if words else ""  # `run`: the options of `run` within those of `arms`
+        why = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"--{option.replace('_', '-')}: {why}" if option else why)
+    return lines
 
 
 def _key(place: int) -> str:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,8 +60,8 @@ class ArmsSettings(BaseModel):
     level2_first: bool = False
     keep_sigma: float = Field(default=2.0, ge=0, le=10)
     confirmations: int = Field(default=1, ge=0, le=10)
-    target: float | None = None
-    sandbox: str = "bubblewrap"
+    target: float | None = Field(default=None, allow_inf_nan=False)
+    sandbox: Literal["bubblewrap", "docker"] = "bubblewrap"
 
 
 def run_arms(settings: ArmsSettings, *, beside: tuple[Foreign, ...], say: Say) -> None:
@@ -104,8 +104,11 @@ def _check_space(task: Task, chosen: tuple[Arm, ...]) -> None:
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
     """Only one command works in a folder. The kernel lets go however it ends."""
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ArmsError(f"{out} can't be written ({error}): choose another --out") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

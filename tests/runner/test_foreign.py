@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.foreign import ForeignError, read_foreign
+from runner.foreign import ForeignError, read_foreign, write_trials
 
 HEAD = "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
 ROWS = (
@@ -112,8 +112,37 @@ def test_a_missing_and_a_huge_file_are_refused(tmp_path):
         read_foreign(tmp_path / "none")
     with pytest.raises(ForeignError, match="larger"):
         read_foreign(written(tmp_path, b"x" * (16 * 1024 * 1024 + 1)))
-    with pytest.raises(ForeignError, match="lines"):
-        read_foreign(written(tmp_path, HEAD + "\n" * 100_001))
+    with pytest.raises(ForeignError, match="over 100000 rows"):
+        read_foreign(written(tmp_path, HEAD + "x\n" * 100_001))
+    whole = read_foreign(written(tmp_path, HEAD + "x\n" * 100_000 + "\n"))
+    assert whole.broken_count == 100_000
+
+
+@pytest.mark.parametrize("row", ["a\t\t\tcrash\tx", "a\t-\t0.0\tcrash\tx"])
+def test_a_crash_needs_no_metric(tmp_path, row):
+    found = read_foreign(written(tmp_path, HEAD + row + "\n"))
+    assert (found.broken_count, found.trials[0].metric, found.trials[0].status) == (
+        0,
+        None,
+        "failed",
+    )
+
+
+@pytest.mark.parametrize("number", ["1_0", " 0.7", "\u0661", "0x10", ""])
+def test_a_number_in_words_is_plain_digits(tmp_path, number):
+    found = read_foreign(written(tmp_path, json.dumps({"metric": number}) + "\n", "t.jsonl"))
+    assert (found.broken_count, found.trials) == (1, ())
+
+
+def test_of_two_numbers_by_one_name_none_counts(tmp_path):
+    found = read_foreign(written(tmp_path, '{"loss": 0.1, "loss": 0.2}\n', "t.jsonl"))
+    assert found.broken == ((1, "a name is there twice in one object"),)
+
+
+def test_trials_that_can_not_be_written_are_told(tmp_path):
+    found = read_foreign(written(tmp_path, HEAD + ROWS))
+    with pytest.raises(ForeignError, match="cannot write"):
+        write_trials(found, tmp_path / "none" / "out.jsonl")
 
 
 @settings(max_examples=150, deadline=None)

@@ -328,6 +328,7 @@ def runner(*options: str, var: Path) -> subprocess.Popen[str]:
     [
         (("--task", "no-such"), "no task"),
         (("--prior", "openai"), "--base-url"),
+        (("--model", "m"), "add --prior openai, --generator openai, or both"),
         (("--prior", "guess"), "habit"),
         (("--platform", "/no/such/file"), "register_runner"),
         (("--out", "/proc/1/nowhere"), "choose another --out"),

@@ -142,7 +142,11 @@ def test_the_placebo_goes_the_whole_way_and_changes_nothing(tmp_path):
         (["--no-such-option", "1"], "no option"),
         (["--surface", "none.json.gz"], "twice"),
         (["--generator", "magic"], "--generator"),
-        (["--prior", "openai"], "--base-url"),
+        (["--prior", "openai"], "  a language model needs --base-url"),
+        (["--model", "m"], "add --prior openai"),
+        (["--target", "nan"], "--target: "),
+        (["--sandbox", "moon"], "--sandbox: "),
+        (["--out", "/dev/null/x"], "choose another --out"),
         (["--beside", "no-such-file"], "cannot read"),
     ],
 )
