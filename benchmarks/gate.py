@@ -40,7 +40,7 @@ from sandbox.screen import screen  # noqa: E402
 from sandbox.testing import make_trial, make_view  # noqa: E402
 
 WORKERS = 2
-POOL = {Purpose.MECHANISM: 4 * WORKERS, Purpose.TESTS: WORKERS}
+POOL = {Purpose.MECHANISM: 2 * WORKERS, Purpose.TESTS: WORKERS}
 TRIAL_SECONDS = (5, 300)
 CALLS = 300
 TRACE = 50

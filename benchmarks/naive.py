@@ -1,7 +1,8 @@
 """The chain that the gate is measured against: one cold `docker run` for each of four tools.
 
 Import, pytest, bandit and pip-audit over one mechanism, each in a container of its own, as a plain
-script would do it: default flags, the files mounted, exit codes believed. It judges less than the
+script would do it: default flags, the files mounted, exit codes believed; pip-audit over what is
+installed, which is what it does when it is told nothing else. It judges less than the
 gate (no contract, no replay, no posture), and its tools see what a hostile draft lets them see.
 """
 
@@ -79,8 +80,8 @@ def advisories() -> Iterator[str]:
 
 def commands(name: str, advisories_url: str) -> dict[str, list[str]]:
     """The four runs: extra flags of `docker run`, and what is run."""
-    audit = ["-m", "pip_audit", "-r", "/draft/requirements.txt", "--disable-pip", "--no-deps"]
-    audit += ["--strict", "-s", "osv", "--osv-url", advisories_url, "--progress-spinner", "off"]
+    audit = ["-m", "pip_audit", "--strict", "-s", "osv", "--osv-url", advisories_url]
+    audit += ["--progress-spinner", "off"]
     return {
         "import": ["--network", "none", "--", "-c", f"import mechanisms.{name}"],
         "pytest": [
@@ -106,7 +107,6 @@ def screen(draft: Draft, tag: str, advisories_url: str) -> None:
             target = Path(folder, path)
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(data)
-        Path(folder, "requirements.txt").write_text("\n".join(image.pins()), encoding="ascii")
         for words in commands(draft.name, advisories_url).values():
             split = words.index("--")
             flags, arguments = words[:split], words[split + 1 :]

@@ -43,13 +43,18 @@ class Aside(Generic[T]):
         """What the job gives, or raises. `tick` is called often meanwhile and may raise to stop."""
         if self._future is None:
             raise RuntimeError("it was not entered")
-        while True:
-            try:
-                return self._future.result(TICK_SECONDS)
-            except NotYet:
-                if self._future.done():
-                    raise  # the job's own
-                tick()
+        return wait(self._future, tick)
+
+
+def wait(future: Future[T], tick: Callable[[], None]) -> T:
+    """What comes of `future`, or raise it. `tick` is called often meanwhile; it may raise."""
+    while True:
+        try:
+            return future.result(TICK_SECONDS)
+        except NotYet:
+            if future.done():
+                raise  # the job's own
+            tick()
 
 
 class _Tracked:

@@ -1,16 +1,16 @@
 """Check `contract`: what every mechanism must hold to, driven from the host side.
 
-A mechanism searches on several analytic spaces as it would in a run; two more workers repeat it,
-one from the start, one from its state. Judged are candidates, frozen knobs, determinism, the state
-and tolerance of a prior that gives nothing or nonsense. Limits of time, memory and output are
-enforced by the host below, and a view can't be changed from a worker: it has a copy. Whether a
+A mechanism searches on several analytic spaces as it would in a run; a second worker goes on from
+its state in the middle, then repeats it from the start. Judged are candidates, frozen knobs,
+determinism, the state and tolerance of a prior that gives nothing or nonsense. Limits of time,
+memory and output are enforced by the host below, and a view can't be changed from a worker: it has
+a copy. Whether a
 mechanism is any good is not asked here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -54,10 +54,6 @@ class ContractHost(Protocol):
     def observe(self, trial: Trial, view: Any, *, seed: int) -> None: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: dict[str, Any]) -> None: ...
-
-
-Fresh = Callable[[], AbstractContextManager[ContractHost]]
-"""A worker that has never been asked anything, closed when left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +105,24 @@ SCRIPTS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Half:
+    """Where the first worker stood in the middle of the main script."""
+
+    trials: tuple[Trial, ...]
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """What a second worker answered: from `Half` to the end, and from the start to there."""
+
+    resumed: list[Any]
+    repeated: list[Any]
+    state: dict[str, Any]
+    hooks: frozenset[str]
+
+
 @dataclass(kw_only=True)
 class Record:
     """What a mechanism answered, in order, and what was seen on the way."""
@@ -151,13 +165,16 @@ def check(
     first: ContractHost,
     *,
     reload: Callable[[], None],
-    fresh: Fresh,
+    reached: Callable[[Half], None],
+    again: Callable[[], Again],
     path: str = "",
     progress: Callable[[], None] = lambda: None,
 ) -> CheckResult:
     """Run the scripts. `first` has been asked nothing yet; `reload` makes it as new again.
 
-    Raises InfrastructureError. `progress` is called often and may raise to stop.
+    `reached` is told where it stands in the middle; `again` waits for what a second worker made
+    of that by `look_again`, or raises its failure. Raises InfrastructureError. `progress` is
+    called often and may raise to stop.
     """
     record = Record()
     detail: dict[str, Any] = {}
@@ -165,8 +182,8 @@ def check(
         main = SCRIPTS[0]
         searches = _Run(main, first, record, progress)
         before = searches.play(0, main.half)
-        state = first.state()
-        middle = searches.copy_trials()
+        half = Half(trials=searches.copy_trials(), state=first.state())
+        reached(half)
         after = searches.play(main.half, len(main.steps))
         for script in SCRIPTS[1:]:
             reload()
@@ -176,41 +193,51 @@ def check(
             reload()
             record.endured(endure(first, report=record.outlasted, progress=progress))
         if not _failed(record):
-            _repeat(
-                fresh,
-                script=main,
-                before=before,
-                state=state,
-                record=record,
-                progress=progress,
-            )
-        if not _failed(record):
-            _resume(
-                fresh,
-                script=main,
-                middle=middle,
-                state=state,
-                after=after,
-                record=record,
-                progress=progress,
-            )
-        detail = {"state": state, "hooks": sorted(first.hooks), "endurance": record.endurance}
+            _compare(record, half, before, after, again())
+        detail = {"state": half.state, "hooks": sorted(first.hooks), "endurance": record.endurance}
     except MechanismFailure as failure:
         finding = failure_finding(CHECK, failure, path=path)
         record.findings[(finding.rule, finding.message)] = finding
     if first.output:
         record.say("PRINTS", f"it printed {len(first.output)} characters", Severity.NOTE)
-    findings = tuple(record.findings.values())[:MAX_FINDINGS]
+    return _result(record, detail)
+
+
+def _result(record: Record, detail: dict[str, Any]) -> CheckResult:
     return CheckResult(
         name=CHECK,
         outcome=Outcome.FAILED if _failed(record) else Outcome.PASSED,
-        findings=findings,
+        findings=tuple(record.findings.values())[:MAX_FINDINGS],
         detail={
             **detail,
             "spaces": [s.surface.name for s in SCRIPTS],
             "candidates": record.proposed,
             "own_candidates": record.own,
         },
+    )
+
+
+def look_again(
+    second: ContractHost,
+    half: Half,
+    *,
+    reload: Callable[[], None],
+    progress: Callable[[], None] = lambda: None,
+) -> Again:
+    """The main script in a worker that was never asked anything: its second half from the state
+    of the first worker, as after a restart; then, loaded anew, its first half from the start.
+
+    Raises MechanismFailure and InfrastructureError.
+    """
+    main = SCRIPTS[0]
+    second.restore(half.state)
+    run = _Run(main, second, Record(), progress)
+    run.take_up(half.trials)
+    resumed = run.play(main.half, len(main.steps))
+    reload()
+    repeated = _Run(main, second, Record(), progress).play(0, main.half)
+    return Again(
+        resumed=resumed, repeated=repeated, state=second.state(), hooks=frozenset(second.hooks)
     )
 
 
@@ -230,11 +257,11 @@ class _Run:
         self._progress = progress
         self._search = Search(surface=script.surface)
 
-    def copy_trials(self) -> list[Trial]:
+    def copy_trials(self) -> tuple[Trial, ...]:
         """The trace so far."""
-        return list(self._search.trials)
+        return tuple(self._search.trials)
 
-    def take_up(self, trials: list[Trial]) -> None:
+    def take_up(self, trials: tuple[Trial, ...]) -> None:
         """Go on from a trace."""
         self._search.trials = list(trials)
 
@@ -310,43 +337,17 @@ def _judge_candidates(record: Record) -> None:
         record.say("NO_CANDIDATES", message)
 
 
-def _repeat(
-    fresh: Fresh,
-    *,
-    script: Script,
-    before: list[Any],
-    state: dict[str, Any],
-    record: Record,
-    progress: Callable[[], None],
-) -> None:
-    """The same calls in a worker of its own must give the same answers and the same state."""
-    with fresh() as host:
-        again = _Run(script, host, Record(), progress).play(0, script.half)
-        if difference := _difference(before, again):
-            record.say("NONDETERMINISTIC", f"a second worker answered otherwise: {difference}")
-        elif host.state() != state:
-            record.say("NONDETERMINISTIC", "a second worker came to another state")
-
-
-def _resume(
-    fresh: Fresh,
-    *,
-    script: Script,
-    middle: list[Trial],
-    state: dict[str, Any],
-    after: list[Any],
-    record: Record,
-    progress: Callable[[], None],
-) -> None:
-    """A worker that takes up the state in the middle must go on as the first one did."""
-    with fresh() as host:
-        host.restore(state)
-        run = _Run(script, host, Record(), progress)
-        run.take_up(middle)
-        difference = _difference(after, run.play(script.half, len(script.steps)))
-    if not difference:
+def _compare(record: Record, half: Half, before: list[Any], after: list[Any], again: Again) -> None:
+    """The same calls must give the same answers and state; a restart must change nothing."""
+    if difference := _difference(before, again.repeated):
+        record.say("NONDETERMINISTIC", f"a second worker answered otherwise: {difference}")
         return
-    if host.hooks & {"state", "restore"}:
+    if again.state != half.state:
+        record.say("NONDETERMINISTIC", "a second worker came to another state")
+        return
+    if not (difference := _difference(after, again.resumed)):
+        return
+    if again.hooks & {"state", "restore"}:
         record.say("STATE_LOST", f"after restore(state()) it goes on otherwise: {difference}")
     else:
         message = f"a restart changes what it does: {difference}"

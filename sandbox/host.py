@@ -15,10 +15,11 @@ from sandbox.backends import get_backend
 from sandbox.backends.base import Backend, Purpose
 from sandbox.errors import InfrastructureError, MechanismFailure, Rule
 from sandbox.limits import Limits
-from sandbox.mechanism import Candidate, Trial, View, space_to_data, trial_to_data
+from sandbox.mechanism import Candidate, Trial, View, trial_to_data
 from sandbox.posture import require_posture
 from sandbox.report import digest_of
 from sandbox.unit_tests_host import TestRun, run_unit_tests
+from sandbox.views import Shown
 from sandbox.wire import WorkerCalls
 
 __all__ = [
@@ -59,6 +60,7 @@ class MechanismHost:
         self.posture: dict[str, Any] = {}
         self._limits = limits
         self._calls = calls
+        self._shown = Shown()
 
     @classmethod
     def start(
@@ -126,13 +128,17 @@ class MechanismHost:
             given = view.prior(guidance, wanted)
             return [{"changes": dict(c.changes), "reason": c.reason} for c in given]
 
-        value = self._hook("propose", view=_view_data(view), seed=seed, count=count, answer=answer)
+        value = self._hook(
+            "propose", view=self._shown.data(view), seed=seed, count=count, answer=answer
+        )
         return self._checked_candidates(value, count)
 
     def accept(self, trial: Trial, view: View, *, seed: int) -> bool:
         """Whether the mechanism keeps `trial`; `view` is as before it."""
         self.counts["accept_calls"] += 1
-        value = self._hook("accept", view=_view_data(view), seed=seed, trial=trial_to_data(trial))
+        value = self._hook(
+            "accept", view=self._shown.data(view), seed=seed, trial=trial_to_data(trial)
+        )
         if type(value) is not bool:
             raise self._wrong("accept did not answer with true or false", "accept")
         return value
@@ -140,7 +146,7 @@ class MechanismHost:
     def observe(self, trial: Trial, view: View, *, seed: int) -> None:
         """Show the mechanism a finished trial; `view` holds it."""
         self.counts["observe_calls"] += 1
-        self._hook("observe", view=_view_data(view), seed=seed, trial=trial_to_data(trial))
+        self._hook("observe", view=self._shown.data(view), seed=seed, trial=trial_to_data(trial))
 
     def state(self) -> dict[str, Any]:
         """The mechanism's state: plain JSON data within the limit."""
@@ -160,6 +166,7 @@ class MechanismHost:
         self._hook("restore", state=state)
 
     def _load(self, source: bytes) -> None:
+        self._shown = Shown()  # the worker forgets as well: what is loaded anew is as new
         value = self._calls.request(
             {"op": "load", "name": self.name, "source": base64.b64encode(source).decode()},
             seconds=self._limits.load_seconds,
@@ -231,18 +238,6 @@ class MechanismHost:
 
     def _wrong(self, message: str, hook: str = "propose") -> MechanismFailure:
         return MechanismFailure(Rule.INTERFACE, message, hook=hook, output=self.output[-2000:])
-
-
-def _view_data(view: View) -> dict[str, Any]:
-    return {
-        "trace": [trial_to_data(t) for t in view.trace],
-        "best": trial_to_data(view.best),
-        "space": space_to_data(view.space),
-        "frozen": sorted(view.frozen),
-        "minimize": view.minimize,
-        "noise": view.noise,
-        "keep_sigma": view.keep_sigma,
-    }
 
 
 def _short(value: object) -> str:

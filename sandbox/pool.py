@@ -27,8 +27,8 @@ IDLE_SECONDS = 600.0
 QUIET_SECONDS = 1.0
 # How long an answer to "is this still the same sandbox?" serves: not for two screenings.
 FINGERPRINT_SECONDS = 0.5
-# What one takes: contract, its repetition and resumption, replay; and the draft's own tests.
-SPARE = {Purpose.MECHANISM: 4, Purpose.TESTS: 1}
+# What one screening takes: the contract, its second look with the replay; the draft's own tests.
+SPARE = {Purpose.MECHANISM: 2, Purpose.TESTS: 1}
 MAX_ENDING = 16
 MAX_SPARE = 32
 
@@ -219,11 +219,14 @@ class WarmBackend:
         return found if time.monotonic() - at < FINGERPRINT_SECONDS else self.fingerprint
 
     def _add(self, purpose: Purpose) -> None:
-        fingerprint = self._backend.fingerprint
+        fingerprint = self._lately()
         channel = self._backend.start(purpose=purpose, limits=self._limits, label="warm")
         try:
-            seen = WorkerCalls(channel, self._limits).self_report()
+            calls = WorkerCalls(channel, self._limits)
+            seen = calls.self_report()
             require_posture(seen, writable=writable(purpose))
+            if purpose is Purpose.TESTS:
+                calls.request({"op": "prepare_tests"}, seconds=self._limits.start_seconds)
         except BaseException:
             with suppress(InfrastructureError):
                 channel.close()

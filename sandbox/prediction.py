@@ -23,8 +23,8 @@ from sandbox.scripted_prior import ScriptedPrior
 from sandbox.surface import SOURCE, TRAINER, Search, Surface
 from sandbox.walk import NULL, Tally, Walk, totals_of, wanted
 
-SEARCHES = 10
-TRIALS = 24
+SEARCHES = 8
+TRIALS = 20
 ENOUGH = 3  # fewer pairs have no interval worth the name
 LIVE_SECONDS = 20.0  # of the clock: a slow mechanism gets fewer searches, and the report says so
 NOTE = (

@@ -11,13 +11,14 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from sandbox import clearance, contract, replay, unit_tests
 from sandbox import lock as locks
-from sandbox.aside import Aside
+from sandbox.aside import Aside, wait
 from sandbox.backends.base import Backend
 from sandbox.checks import (
     bandit,
@@ -48,6 +49,30 @@ WHY_DRAFT = "These are the rules at the door: a draft is one small file that a p
 
 class _Cancelled(Exception):
     """Somebody asked to stop."""
+
+
+class _Second:
+    """What the contract's worker and the second one wait for from each other."""
+
+    def __init__(self) -> None:
+        self.half: Future[contract.Half] = Future()
+        self.again: Future[contract.Again] = Future()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.half.cancel()  # if the first worker never got there, nobody is to wait for it
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Whatever ends the second worker before it has answered is told to who waits for it."""
+        try:
+            yield
+        except BaseException as error:
+            if not self.again.done():
+                self.again.set_exception(error)
+            raise
 
 
 def screen(
@@ -172,9 +197,15 @@ class _Screening:
         host = self._import()
         if host is None:
             return
+        second = _Second()
         aside = self._backend
-        with host, Aside(aside, self._unit_tests) as tests, Aside(aside, self._replay) as replays:
-            done = self._run("contract", lambda: self._contract(host))
+        with (
+            host,
+            Aside(aside, self._unit_tests) as tests,
+            Aside(aside, lambda backend: self._replay(backend, second)) as replays,
+            second,
+        ):
+            done = self._run("contract", lambda: self._contract(host, second))
             if done.outcome is Outcome.COULD_NOT_LOOK:
                 return
             self._run("unit_tests", lambda: tests.result(self._tick))
@@ -220,29 +251,28 @@ class _Screening:
             purpose=purpose,
         )
 
-    def _contract(self, host: MechanismHost) -> CheckResult:
-        @contextmanager
-        def fresh() -> Iterator[MechanismHost]:
-            with self._start("contract") as other:
-                yield other
-
-        found = contract.check(
-            host,
-            reload=lambda: self._reload(host),
-            fresh=fresh,
-            path=self._draft.mechanism_path,
-            progress=self._tick,
-        )
+    def _contract(self, host: MechanismHost, second: _Second) -> CheckResult:
+        with second:
+            found = contract.check(
+                host,
+                reload=lambda: self._reload(host),
+                reached=second.half.set_result,
+                again=lambda: wait(second.again, self._tick),
+                path=self._draft.mechanism_path,
+                progress=self._tick,
+            )
         return _with_output(found, host)
 
     def _unit_tests(self, backend: Backend) -> CheckResult:
         return unit_tests.check(self._draft, backend=backend, limits=self._limits)
 
-    def _replay(self, backend: Backend) -> CheckResult:
-        """In a worker of its own, beside the contract; whether it counts is known afterwards."""
+    def _replay(self, backend: Backend, second: _Second) -> CheckResult:
+        """A second worker beside the contract's: first what the contract wants of it, then the
+        replay. Whether that counts is known afterwards."""
         path = self._draft.mechanism_path
         try:
-            with self._start("replay", backend) as host:
+            with second.failing(), self._start("replay", backend) as host:
+                self._look_again(host, second)
                 found = replay.check(
                     host,
                     source=self._draft.source,
@@ -254,6 +284,14 @@ class _Screening:
         except MechanismFailure as failure:  # it loads once and not again
             finding = failure_finding("replay", failure, path=path)
             return CheckResult(name="replay", outcome=Outcome.FAILED, findings=(finding,))
+
+    def _look_again(self, host: MechanismHost, second: _Second) -> None:
+        try:
+            half = second.half.result()
+        except CancelledError:
+            return  # the contract failed before that
+        again = contract.look_again(host, half, reload=lambda: self._reload(host))
+        second.again.set_result(again)
 
     def _reload(self, host: MechanismHost) -> None:
         """A new instance of a new module in the same worker: as new for another space. What must

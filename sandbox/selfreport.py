@@ -74,17 +74,43 @@ def _mounts() -> list[str]:
 
 
 def _writable() -> list[str]:
-    """Every folder and file that this user may write to; devices have no storage behind them."""
+    """Every folder and file that this user may write to; devices have no storage behind them.
+
+    Whatever is mounted read-only is that for everybody, and is not walked through.
+    """
+    mounts = _places()
+    open_to_writes = [p for p in mounts if not os.statvfs(p).f_flag & os.ST_RDONLY]
+    return sorted(path for place in open_to_writes for path in _writable_in(place, mounts))
+
+
+def _places() -> set[str]:
+    """Where something is mounted that is not a kernel file system, and can be reached."""
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        # Octal escapes stand for space, tab, newline and backslash.
+        found = {line.split()[1].encode().decode("unicode_escape") for line in file}
+    return {p for p in found if not _is_kernels(p) and os.path.exists(p)}
+
+
+def _is_kernels(place: str) -> bool:
+    return any(place == k or place.startswith(f"{k}/") for k in _NOT_STORAGE)
+
+
+def _writable_in(place: str, mounts: set[str]) -> list[str]:
+    """Below one mount, and not into the next one."""
+    if not os.path.isdir(place):
+        return [place] if _may_write(place) else []
     found = []
-    for seen, (folder, folders, files) in enumerate(os.walk("/")):
-        folders[:] = [f for f in folders if os.path.join(folder, f) not in _NOT_STORAGE]
+    for seen, (folder, folders, files) in enumerate(os.walk(place)):
+        below = {f: os.path.join(folder, f) for f in folders}
+        folders[:] = [f for f, p in below.items() if p not in mounts and not _is_kernels(p)]
         if seen > _MAX_FOLDERS:
             raise RuntimeError(f"more than {_MAX_FOLDERS} folders in the image")
         if os.access(folder, os.W_OK):
             found.append(folder)
-        for name in files:
-            path = os.path.join(folder, name)
-            device = stat.S_ISCHR(os.lstat(path).st_mode)
-            if not device and not os.path.islink(path) and os.access(path, os.W_OK):
-                found.append(path)
-    return sorted(found)
+        found += [p for p in (os.path.join(folder, f) for f in files) if _may_write(p)]
+    return found
+
+
+def _may_write(path: str) -> bool:
+    device = stat.S_ISCHR(os.lstat(path).st_mode)
+    return not device and not os.path.islink(path) and os.access(path, os.W_OK)

@@ -56,6 +56,11 @@ def _printable(text: str) -> str:
     return text[:MESSAGE_CHARS].replace("\x00", "?").encode("utf-8", "replace").decode()
 
 
+def prepare() -> None:
+    """Import pytest, which takes longer than to run most tests."""
+    import pytest  # noqa: F401, PLC0415 - only this job needs it
+
+
 def run(files: dict[str, bytes]) -> dict[str, Any]:
     """Write `files` below the one writable folder, run pytest there, and say what happened."""
     for path, data in files.items():

@@ -28,6 +28,10 @@ _ASK_FAILED = "ASK_FAILED"
 MESSAGE_CHARS = 2000
 TRACEBACK_CHARS = 8000
 TAIL_CHARS = 2000
+KILLED = 128 + 9  # the exit code of a process that SIGKILL ended
+CPU_SHARE = (
+    0.5  # of the limit must have gone by on the clock before the kernel can have enforced it
+)
 DRAIN_ROUNDS = 10
 DRAIN_SECONDS = 0.03
 
@@ -206,10 +210,26 @@ class WorkerCalls:
             )
         if end.running:
             raise self.fatal(Rule.PROTOCOL_ERROR, "it closed its streams and went on running")
+        if end.code == KILLED:
+            self._killed()
         raise self.fatal(
             Rule.CRASHED,
             f"the process ended with exit code {end.code} in the middle of a call",
             exit_code=end.code,
+        )
+
+    def _killed(self) -> NoReturn:
+        """Killed, and not for memory. The seccomp profile lets nobody inside send that signal: it
+        was the kernel, for processor time, or somebody outside, which says nothing of the draft.
+        """
+        seconds = self._limits.cpu_seconds
+        if self.spent_seconds > CPU_SHARE * seconds:
+            raise self.fatal(Rule.TIMEOUT, f"it took more than {seconds} s of processor time")
+        self._closed = True
+        self._channel.close()
+        raise InfrastructureError(
+            "Somebody killed a sandbox worker from outside (a restart, an administrator, or this "
+            "machine for want of memory: `dmesg`). Look again."
         )
 
     def _failure(self, reply: dict[str, Any]) -> MechanismFailure:

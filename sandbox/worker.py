@@ -23,6 +23,8 @@ from sandbox import protocol
 from sandbox.mechanism import (
     Candidate,
     Mechanism,
+    Space,
+    Trial,
     View,
     space_from_data,
     space_to_data,
@@ -89,6 +91,7 @@ class Worker:
         self._mechanism: Mechanism | None = None
         self._file = ""
         self._request = ""
+        self._seen = Seen()
 
     def serve(self) -> None:
         """Answer requests until the host hangs up."""
@@ -96,6 +99,7 @@ class Worker:
             "self_report": lambda _: self_report(),
             "load": self._load,
             "call": self._call,
+            "prepare_tests": prepare_tests,
             "run_tests": run_tests,
         }
         while True:
@@ -130,6 +134,7 @@ class Worker:
         )
 
     def _load(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._seen = Seen()
         source = base64.b64decode(request["source"])
         name = f"mechanisms.{request['name']}"
         self._file = f"mechanisms/{request['name']}.py"
@@ -156,6 +161,8 @@ class Worker:
 
     def _call(self, request: dict[str, Any]) -> Any:
         mechanism, hook = self._mechanism, request["hook"]
+        if "view" in request:  # first of all: what is new in it counts as shown from now on
+            self._seen.take(request["view"])
         if mechanism is None:
             raise Refused("INTERFACE", "no mechanism is loaded")
         if hook == "state":
@@ -165,7 +172,7 @@ class Worker:
             return None
         view = self._view(request, may_ask=hook == "propose")
         answer = self._decide(mechanism, hook, request, view)
-        _check_unchanged(view, request["view"])
+        self._seen.require_unchanged(view)
         return answer
 
     def _decide(
@@ -194,9 +201,9 @@ class Worker:
             return self._ask(guidance, count)
 
         return View(
-            trace=tuple(trial_from_data(t) for t in data["trace"]),
+            trace=self._seen.trace,
             best=trial_from_data(data["best"]),
-            space=space_from_data(data["space"]),
+            space=self._seen.space,
             frozen=frozenset(data["frozen"]),
             random=random.Random(request["seed"]),  # noqa: S311 - search, not secrets
             minimize=data["minimize"],
@@ -219,17 +226,40 @@ class Worker:
         return [Candidate(changes=c["changes"], reason=c["reason"]) for c in answer["candidates"]]
 
 
-def _check_unchanged(view: View, data: dict[str, Any]) -> None:
-    """A changed view reaches nobody, the host has its own; but who tries it has misunderstood."""
-    same = (
-        [trial_to_data(t) for t in view.trace] == data["trace"]
-        and trial_to_data(view.best) == data["best"]
-        and space_to_data(view.space) == data["space"]
-        and sorted(view.frozen) == data["frozen"]
-        and (view.noise, view.keep_sigma) == (data["noise"], data["keep_sigma"])
-    )
-    if not same:
-        raise Refused("VIEW_CHANGED", "it changed the view that it was given; copy what you change")
+class Seen:
+    """What the host sent of views so far: it sends what is new, a mechanism gets the whole."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, Any] = {}
+        self.trace: tuple[Trial, ...] = ()
+        self.space = Space({}, ())
+
+    def take(self, data: dict[str, Any]) -> None:
+        """Take up a view: `kept` trials of the last one, and new ones; the space if it is new."""
+        kept, old = data["kept"], self._data
+        self.trace = (*self.trace[:kept], *map(trial_from_data, data["trace"]))
+        whole = [*old["trace"][:kept], *data["trace"]] if kept else data["trace"]
+        if data["space"] is not None:
+            self.space = space_from_data(data["space"])
+        self._data = {**data, "trace": whole, "space": data["space"] or old["space"]}
+
+    def require_unchanged(self, view: View) -> None:
+        """A changed view reaches nobody, the host has its own; but who tries it has misunderstood.
+        Raises Refused; the next view is made anew from what was sent."""
+        data = self._data
+        same = (
+            [trial_to_data(t) for t in view.trace] == data["trace"]
+            and trial_to_data(view.best) == data["best"]
+            and space_to_data(view.space) == data["space"]
+            and sorted(view.frozen) == data["frozen"]
+            and (view.noise, view.keep_sigma) == (data["noise"], data["keep_sigma"])
+        )
+        if not same:
+            self.trace = tuple(trial_from_data(t) for t in data["trace"])
+            self.space = space_from_data(data["space"])
+            raise Refused(
+                "VIEW_CHANGED", "it changed the view that it was given; copy what you change"
+            )
 
 
 def _only_mechanism(module: ModuleType) -> type[Mechanism]:
@@ -331,6 +361,13 @@ def self_report() -> dict[str, Any]:
     from sandbox import selfreport  # noqa: PLC0415 - only needed before the mechanism is loaded
 
     return selfreport.collect()
+
+
+def prepare_tests(_: dict[str, Any]) -> None:
+    """Be ready to run tests before there are any."""
+    from sandbox import testrun  # noqa: PLC0415 - pytest is only there for this job
+
+    testrun.prepare()
 
 
 def run_tests(request: dict[str, Any]) -> dict[str, Any]:

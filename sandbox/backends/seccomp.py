@@ -98,6 +98,8 @@ def _action(library: Any, name: str, code: int | None) -> Any:
 def _argument(library: Any, rule: dict[str, Any]) -> Any:
     if rule["op"] == "SCMP_CMP_EQ":
         return library.Arg(rule["index"], library.EQ, rule["value"])
+    if rule["op"] == "SCMP_CMP_NE":
+        return library.Arg(rule["index"], library.NE, rule["value"])
     if rule["op"] == "SCMP_CMP_MASKED_EQ":
         mask, wanted = rule["value"], rule.get("valueTwo", 0)
         return library.Arg(rule["index"], library.MASKED_EQ, mask, wanted)

@@ -187,9 +187,7 @@ def kill_worker(chance: Chance) -> Result:
     report = screen(tabu(), backend=recording)
     over.set()
     thread.join()
-    rules = {f.rule for f in report.findings if f.severity == "error"}
-    crashed = report.outcome is Outcome.FAILED and rules <= {"CRASHED"}
-    wrong = [] if crashed else judged(report)
+    wrong = judged(report)
     wrong += [f"left: {name[:40]}" for name in left_of(chance, reaper.me())]
     what = f"a worker killed after {moment:.2f} s"
     return result(

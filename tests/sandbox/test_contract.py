@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from sandbox import contract
 from sandbox.errors import InfrastructureError, MechanismFailure, Rule
 from sandbox.mechanism import Candidate, Mechanism, Trial, View
 from sandbox.report import CheckResult, Outcome, Severity
+from sandbox.scripted_prior import Mood
 from sandbox.surface import SURFACES
 
 HOOKS = ("propose", "accept", "observe", "state", "restore")
@@ -57,13 +56,16 @@ class Host:
 
 
 def judge(kind: type[Mechanism], **more: Any) -> CheckResult:
-    host = Host(kind)
+    return look(Host(kind), Host(kind), **more)
 
-    @contextmanager
-    def fresh() -> Iterator[Host]:
-        yield Host(kind)
 
-    return contract.check(host, reload=host.reload, fresh=fresh, **more)
+def look(first: Host, second: Host, **more: Any) -> CheckResult:
+    reached: list[contract.Half] = []
+
+    def again() -> contract.Again:
+        return contract.look_again(second, reached[0], reload=second.reload)
+
+    return contract.check(first, reload=first.reload, reached=reached.append, again=again, **more)
 
 
 def rules(result: CheckResult) -> dict[str, Severity]:
@@ -211,12 +213,7 @@ def test_trust_in_the_prior_is_a_warning() -> None:
 def test_prints_are_noted() -> None:
     host = Host(Mechanism)
     host.output = "hello"
-
-    @contextmanager
-    def fresh() -> Iterator[Host]:
-        yield Host(Mechanism)
-
-    result = contract.check(host, reload=host.reload, fresh=fresh)
+    result = look(host, Host(Mechanism))
     assert result.outcome is Outcome.PASSED
     assert rules(result) == {"PRINTS": Severity.NOTE}
 
@@ -224,16 +221,16 @@ def test_prints_are_noted() -> None:
 def test_an_engine_that_fails_is_not_the_mechanisms_fault() -> None:
     host = Host(Mechanism)
 
-    def fresh() -> Any:
+    def again() -> Any:
         raise InfrastructureError("gone")
 
     with pytest.raises(InfrastructureError):
-        contract.check(host, reload=host.reload, fresh=fresh)
+        contract.check(host, reload=host.reload, reached=lambda _: None, again=again)
 
 
 def test_scripts_cover_what_they_should() -> None:
     steps = [s for script in contract.SCRIPTS for s in script.steps]
-    assert {s.mood for s in steps} == set(contract.Mood)
+    assert {s.mood for s in steps} == set(Mood)
     assert any(s.fails for s in steps)
     assert any(s.frozen for s in steps)
     assert {s.count for s in steps} >= {1, 2, 3}

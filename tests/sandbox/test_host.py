@@ -289,6 +289,34 @@ def test_a_failure_that_ends_the_worker_stays_one(start: Start) -> None:
         host.state()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "os.kill(os.getpid(), 9)",
+        "os.kill(0, 9)",
+        "import signal, threading; signal.pthread_kill(threading.get_ident(), 9)",
+        "import signal; signal.raise_signal(9)",
+        "import ctypes; raise OSError(ctypes.CDLL(None, use_errno=True).raise_(9))",
+    ],
+)
+def test_nobody_inside_can_send_the_signal_that_only_outsiders_send(
+    start: Start, line: str
+) -> None:
+    """So that a worker that was killed says nothing against its mechanism."""
+    host = start(in_propose(line, "raise OSError('still here')"))
+    with pytest.raises(MechanismFailure, match="RAISED"):
+        propose(host)
+    assert host.state() == {}
+
+
+def test_a_worker_killed_from_outside_is_no_fault_of_the_mechanism(start: Start) -> None:
+    host = start(BASE + "class M(Mechanism):\n    pass\n")
+    host._calls._channel.kill()
+    for _ in range(2):
+        with pytest.raises(InfrastructureError):
+            propose(host)
+
+
 def test_an_exception_leaves_the_worker_usable(start: Start) -> None:
     host = start(in_propose("if count == 2: raise ValueError('two')", "return []"))
     with pytest.raises(MechanismFailure) as caught:

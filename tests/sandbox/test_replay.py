@@ -367,7 +367,7 @@ def test_a_slow_mechanism_gets_fewer_searches_and_the_report_says_so() -> None:
     )
     data = into.to_data()
     assert (data["n"], data["says"]) == (2, prediction.Says.NOT_ENOUGH)
-    assert prediction.words(data) == "no predicted gain: 2 of 10 searches were done"
+    assert prediction.words(data) == "no predicted gain: 2 of 8 searches were done"
 
 
 def test_what_fails_in_the_searches_keeps_what_was_done() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -106,34 +103,60 @@ def test_bandit_that_could_not_read_could_not_look() -> None:
     assert "could not read" in result.findings[0].message
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "exit 0",
-        "echo '{}'",
-        "echo '[]'",
-        "echo not-json",
-        "exit 3",
-        'echo \'{"errors": [], "results": [], "metrics": {}}\'',
-    ],
-)
+ANSWERS = {
+    "it ends": "",
+    "no line of ours": "print('hello')",
+    "a failure": "print('{\"code\": 3}')",
+    "ended by a signal": "print('{\"code\": -14}')",
+    "no file": "print('{\"code\": 0}')",
+    "an empty object": "write('{}')",
+    "another shape": "write('[]')",
+    "no JSON": "write('not json')",
+    "it looked at nothing": 'write(\'{"errors": [], "results": [], "metrics": {}}\')',
+    "it hangs": "time.sleep(600)",
+}
+IMPOSTOR = """
+import json, sys, time
+request = json.loads(sys.stdin.readline())
+def write(text):
+    words = request["arguments"]
+    open(words[words.index("--output") + 1], "w").write(text)
+    print('{"code": 0}')
+ANSWER
+"""
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_bandit_that_gives_no_answer_could_not_look(
-    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another program in its place: exit 0 alone is no clean answer."""
-    fake = tmp_path / "python"
-    fake.write_text(f"#!/bin/sh\n{script}\n")
-    fake.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(fake))
-    assert bandit.check(draft("x = 1")).outcome is Outcome.COULD_NOT_LOOK
+    """Another program in its place: exit 0 alone is no clean answer. The next look is at a new
+    one."""
+    script = tmp_path / "impostor.py"
+    script.write_text(IMPOSTOR.replace("ANSWER", answer))
+    with monkeypatch.context() as patch:
+        patch.setattr(bandit, "SCRIPT", script)
+        patch.setattr(bandit, "_ready", bandit._Ready())
+        if "sleep" in answer:
+            patch.setattr(bandit, "START_SECONDS", 0)
+            patch.setattr(bandit, "TIMEOUT_SECONDS", 1)
+        assert bandit.check(draft("x = 1")).outcome is Outcome.COULD_NOT_LOOK
+        patch.undo()
+        assert bandit.check(draft("x = 1")).outcome is Outcome.PASSED
 
 
-def test_bandit_that_hangs_could_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(*_: Any, **__: Any) -> None:
-        raise subprocess.TimeoutExpired("bandit", 60)
-
-    monkeypatch.setattr(subprocess, "run", hang)
-    assert bandit.check(draft("x = 1")).outcome is Outcome.COULD_NOT_LOOK
+def test_bandit_is_told_when_to_end_and_one_draft_leaves_nothing_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert bandit.check(draft("x = 1")).outcome is Outcome.PASSED
+    kept = bandit._ready._process
+    assert bandit.check(draft("eval('1')")).outcome is Outcome.FAILED
+    assert bandit.check(draft("x = 1")).outcome is Outcome.PASSED
+    assert bandit._ready._process is kept
+    assert kept is not None
+    kept.kill()
+    kept.wait()
+    assert bandit.check(draft("x = 1")).outcome is Outcome.PASSED
 
 
 # --- dependencies ---

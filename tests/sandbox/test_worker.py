@@ -59,6 +59,7 @@ class Child:
 def view_data() -> dict[str, Any]:
     view = make_view()
     return {
+        "kept": 0,
         "trace": [trial_to_data(t) for t in view.trace],
         "best": trial_to_data(view.best),
         "space": space_to_data(example_space()),
