@@ -43,7 +43,8 @@ def _tabu_fit(d: Diagnosis) -> tuple[float, str]:
 
 def _orthogonal_fit(d: Diagnosis) -> tuple[float, str]:
     untried = len(d["never_tried"]) / max(1, d["knobs"])
-    return untried, f"{len(d['never_tried'])} of {d['knobs']} knobs were never tried"
+    # An experiment costs nine trials before anything is made of it: no first choice of a new run.
+    return 0.95 * untried, f"{len(d['never_tried'])} of {d['knobs']} knobs were never tried"
 
 
 def _bandit_fit(d: Diagnosis) -> tuple[float, str]:
@@ -109,8 +110,8 @@ RULES: dict[str, Rule] = {
         fit=_pathfinder_fit,
         bounds={"RADIUS": (0.15, 0.5), "KNOBS": (2, 8)},
         values=lambda d: {
-            "RADIUS": 0.35 if d["kept"] <= d["trials"] / 8 else 0.25,
-            "KNOBS": 3 if d["knobs"] <= 6 else 4,
+            "RADIUS": 0.3 if d["kept"] <= d["trials"] / 8 else 0.25,
+            "KNOBS": 8 if d["knobs"] <= 8 else 4,
         },
     ),
     "gp": Rule(

@@ -1,7 +1,7 @@
 """Pathfinder: line search on the powers of two, then a model of the whole trace in a trust region.
 
-A batch that is far too large hides what every other knob does. So powers of two are walked first,
-in strides that double while that pays. Then a Gaussian process with a curve for each knob and one
+A batch that is far too large hides what every other knob does. So powers of two with a long scale
+are walked first, in strides that double while that pays. Then a Gaussian process with a curve for each knob and one
 term for what they do together (few trials can tell that much about many knobs) is fitted to the
 whole trace, and what it expects most of, within reach of the best configurations, is tried.
 """
@@ -18,18 +18,18 @@ from sandbox.mechanism import Candidate, Config, Mechanism, Trial, View
 
 STRIDE = 2  # doublings of the first step on a power of two
 STRIDES = 5  # steps of one walk at most
-RADIUS = 0.3  # how far a knob goes from a good configuration, as a share of its range
-KNOBS = 4  # knobs of a good configuration that a drawn candidate moves at most
+RADIUS = 0.35  # how far a knob goes from a good configuration, as a share of its range
+KNOBS = 8  # knobs of a good configuration that a drawn candidate moves at most
 GOOD = 3  # configurations that candidates start from: the best ones by the model
 POOL = 500  # candidates that are drawn
 CLIMBS = 6  # times that the best candidate so far is varied, one knob at a time
-LENGTH = 0.4  # distance over which a knob's effect turns, as a share of its range
-CURVE = 0.3  # usual strength of one knob, in standard deviations of the results
-JOINT = 0.3  # usual strength of what the knobs do together
+LENGTH = 0.3  # distance over which a knob's effect turns, as a share of its range
+CURVE = 0.5  # usual strength of one knob, in standard deviations of the results
+JOINT = 0.2  # usual strength of what the knobs do together
 NOISE = 0.03  # usual noise beside the measured one, which a few repeats tell badly
 SQUEEZE = 2.0  # how much bad results are drawn together: they need no fine model
 MOVES = (-1.0, -0.7, -0.4, -0.2, -0.1, 0.1, 0.2, 0.4, 0.7, 1.0)  # of a climb, in radii
-LEAST_STEPS = 4  # a power of two with fewer steps from end to end is not walked
+LEAST_STEPS = 8  # a power of two with fewer steps from end to end is left to the model
 MOST = 60  # trials that the model is fitted to: the best ones and the latest ones
 TINY = 1e-6
 

@@ -54,6 +54,13 @@ def test_the_long_side_of_the_batch_comes_first():
     assert other.changes != answer.changes
 
 
+def test_a_short_scale_is_left_to_the_model():
+    short = Space({**BATCH, "SIZE": Knob(kind="power_of_two", default=256, low=64, high=1024)})
+    trace = [make_trial(0, 1.0, config=short.defaults(), status="kept")]
+    assert stride(make_view(space=short, trace=trace)) is None
+    assert Pathfinder().propose(make_view(space=short, trace=trace), 1)
+
+
 def bowl(noise=0.0):
     """Trials along one knob with the best place at 0.3, and a lucky one far away."""
     places = [0.5, 0.1, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.85]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.catalog import LABEL, CatalogResearcher, choices_for
+from runner.catalog import LABEL, SETTLED_AGE, CatalogResearcher, choices_for
 from runner.catalog_rules import RULES
 from runner.diagnosis import diagnose
 from runner.protocol import DraftSubmission, LibraryEntry
@@ -116,9 +116,15 @@ def test_the_strongest_comes_first_where_little_was_gained_and_is_then_left_alon
     found = [({"WEIGHT_DECAY": 0.3 + i / 100}, 5.0 - i / 10, True) for i in range(8)]
     live = context(trace_of(*found), library=EVERYTHING, mechanism_name=name_of(made))
     assert CatalogResearcher().draft(live) is None
-    idle = [*found, *[({"WEIGHT_DECAY": 0.7 + i / 50}, 6.0, False) for i in range(12)]]
+    idle = [*found, *[({"WEIGHT_DECAY": 0.7 + i / 99}, 6.0, False) for i in range(SETTLED_AGE + 1)]]
     stuck = context(trace_of(*idle), library=EVERYTHING, mechanism_name=name_of(made))
     assert CatalogResearcher().draft(stuck).operator != "pathfinder"
+
+
+def test_a_look_at_the_baseline_alone_chooses_what_learns_from_every_trial():
+    made = CatalogResearcher().draft(context(trace_of(), library=EVERYTHING))
+    assert made.operator == "pathfinder"
+    assert draft([]).operator == "orthogonal"  # where there is no model, an experiment
 
 
 def test_nothing_fits_a_run_that_has_just_begun_well():
