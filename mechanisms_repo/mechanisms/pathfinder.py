@@ -1,9 +1,10 @@
 """Pathfinder: line search on the powers of two, then a model of the whole trace in a trust region.
 
 A batch that is far too large hides what every other knob does. So powers of two with a long scale
-are walked first, in strides that double while that pays. Then a Gaussian process with a curve for each knob and one
-term for what they do together (few trials can tell that much about many knobs) is fitted to the
-whole trace, and what it expects most of, within reach of the best configurations, is tried.
+are walked first, in strides that double while that pays. Then a Gaussian process with a curve for
+each knob and one term for what they do together (few trials can tell that much about many knobs)
+is fitted to the whole trace, and what it expects most of, within reach of the best configurations,
+is tried.
 """
 
 import math
