@@ -11,10 +11,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from runner.beside import beside
 from runner.decisions import Host, Running
 from runner.hotload import Loader, LoadRefused, Prepared
 from runner.journal import Journal, derive
@@ -26,6 +26,7 @@ MAX_AT_ONCE = 2
 CLOSE_SECONDS = 5.0
 
 Key = tuple[object, ...]
+T = TypeVar("T")
 
 
 def key_of(desired: Desired) -> Key:
@@ -47,7 +48,7 @@ class Ahead:
         self._lock = threading.Lock()
         self._key: Key | None = None
         self._future: Future[Prepared] | None = None
-        self._threads: set[threading.Thread] = set()
+        self._open: set[Future[Any]] = set()
         self._closed = False
 
     def begin(self, desired: Desired, view: View) -> None:
@@ -55,12 +56,10 @@ class Ahead:
         it is being made, was made, could not be made, or while too many are on their way."""
         key, prepare = key_of(desired), self._prepare(desired, view)
         with self._lock:
-            if self._closed or key == self._key or len(self._threads) >= MAX_AT_ONCE:
+            if self._closed or key == self._key or len(self._open) >= MAX_AT_ONCE:
                 return
             self._drop()
-            future: Future[Prepared] = Future()
-            self._key, self._future = key, future
-            self._start(partial(_run, future, prepare))
+            self._key, self._future = key, self._beside(prepare)
 
     def loaded(self, desired: Desired, view: View) -> Running:
         """A mechanism that answers: what was made ready, waited for if it is on its way, else one
@@ -96,6 +95,9 @@ class Ahead:
             return future.result()
         except (LoadRefused, InfrastructureError):
             return None  # the boundary tries again, and says what is wrong
+        except BaseException:  # the runner stops while it waits
+            future.add_done_callback(_end)
+            raise
 
     def drop(self) -> None:
         """Throw away what was prepared: it is not wanted any more."""
@@ -105,50 +107,42 @@ class Ahead:
     def retire(self, host: Host) -> None:
         """End a worker that is not asked any more, while the search goes on."""
         with self._lock:
-            if not self._closed:
-                self._start(host.close)
-                return
-        host.close()
+            self._beside(host.close).add_done_callback(self._told)
 
     def close(self) -> None:
         """End what was prepared, and wait a while for what is on its way."""
         with self._lock:
             self._closed = True
             self._drop()
-            threads = list(self._threads)
-        for thread in threads:
-            thread.join(CLOSE_SECONDS)
+            left = list(self._open)
+        wait(left, CLOSE_SECONDS)
 
     def _drop(self) -> None:
         """Forget what was prepared, and have its worker ended, now or as soon as it is there."""
         if self._future is not None:
-            future = self._future
+            self._beside(partial(_end_later, self._future)).add_done_callback(self._told)
             self._key = self._future = None
-            self._start(lambda: _end(future))
 
-    def _start(self, call: Callable[[], None]) -> None:
-        def run() -> None:
-            try:
-                call()
-            finally:
-                with self._lock:
-                    self._threads.discard(threading.current_thread())
+    def _beside(self, call: Callable[[], T]) -> Future[T]:
+        future = beside(call, name="ahead")
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
+        return future
 
-        thread = threading.Thread(target=run, name="ahead", daemon=True)
-        self._threads.add(thread)
-        thread.start()
+    def _told(self, ended: Future[None]) -> None:
+        """Nobody takes this result: what went wrong is said."""
+        if (error := ended.exception()) is not None:
+            self._say(f"SANDBOX TROUBLE beside the training: {error!r}")
 
 
-def _run(future: Future[Prepared], prepare: Callable[[], Prepared]) -> None:
-    try:
-        made = prepare()
-    except BaseException as error:  # handed to whoever takes it
-        future.set_exception(error)
-    else:
-        future.set_result(made)
+def _end_later(future: Future[Prepared]) -> None:
+    wait([future])
+    _end(future)
 
 
 def _end(future: Future[Prepared]) -> None:
-    wait([future])
-    with suppress(LoadRefused, InfrastructureError):
-        future.result().host.close()
+    try:
+        prepared = future.result()
+    except (LoadRefused, InfrastructureError):
+        return  # nothing was made, and it is not wanted any more
+    prepared.host.close()

@@ -19,21 +19,22 @@ Nothing is swapped, reported or remembered here (`runner.link`); nothing falls b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from runner.beside import beside
 from runner.decisions import Running, check
 from runner.protocol import Desired, signing_bytes
 from sandbox import clearance
 from sandbox import lock as locks
 from sandbox.backends.base import Backend
-from sandbox.errors import InfrastructureError, MechanismFailure, Rule
+from sandbox.errors import MechanismFailure, Rule
 from sandbox.host import MechanismHost
 from sandbox.limits import Limits
 from sandbox.mechanism import Candidate, Space, Trial, View
@@ -167,20 +168,18 @@ class Loader:
 
         # The second as patient in its calls as it will have to be, but no longer at its load.
         limits = replace(self._limits, load_seconds=self._hasty().load_seconds)
-        with ThreadPoolExecutor(1, thread_name_prefix="load") as beside:
-            fresh = beside.submit(
-                _once_more_if_it_died,
-                lambda: self._start(other, source, desired.mechanism, limits),
-            )
-            try:
-                _once_more_if_it_died(try_it)
-                return Prepared(desired=desired, host=fresh.result())
-            except BaseException as error:
-                with suppress(MechanismFailure, InfrastructureError):
-                    fresh.result().close()
-                if isinstance(error, MechanismFailure):
-                    raise LoadRefused(f"it fails when it is tried: {error}") from error
-                raise
+        start = partial(self._start, other, source, desired.mechanism, limits)
+        fresh = beside(partial(_once_more_if_it_died, start), name="load")
+        try:
+            _once_more_if_it_died(try_it)
+            return Prepared(desired=desired, host=fresh.result())
+        except MechanismFailure as failure:
+            wait([fresh])
+            _close(fresh)
+            raise LoadRefused(f"it fails when it is tried: {failure}") from failure
+        except BaseException:  # nobody could look, or the runner stops
+            fresh.add_done_callback(_close)
+            raise
 
     def take_up(
         self,
@@ -262,6 +261,11 @@ class Loader:
             load_seconds=min(self._limits.load_seconds, TRY_SECONDS),
             call_seconds=min(self._limits.call_seconds, TRY_SECONDS),
         )
+
+
+def _close(started: Future[MechanismHost]) -> None:
+    if started.exception() is None:
+        started.result().close()
 
 
 def _once_more_if_it_died(call: Callable[[], T]) -> T:

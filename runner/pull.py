@@ -7,10 +7,11 @@ FRESH_SECONDS ago: an order that was given while something was trained is in it.
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 
+from runner.beside import beside
 from runner.platform_client import PlatformClient, Refused, Unreachable
 from runner.protocol import Desired
 
@@ -26,19 +27,9 @@ class Pull:
 
     def early(self) -> None:
         """Ask in a thread of its own, unless that is being done."""
-        if self._early is not None and not self._early[1].done():
-            return
-        future: Future[Desired] = Future()
-        self._early = (time.monotonic(), future)
-        threading.Thread(target=self._ask, args=(future,), name="pull", daemon=True).start()
-
-    def _ask(self, future: Future[Desired]) -> None:
-        try:
-            found = self._client.desired(once=True)
-        except BaseException as error:  # handed to whoever wants the answer
-            future.set_exception(error)
-        else:
-            future.set_result(found)
+        if self._early is None or self._early[1].done():
+            asked = beside(partial(self._client.desired, once=True), name="pull")
+            self._early = (time.monotonic(), asked)
 
     def now(self) -> Desired:
         """What should run: the early answer if it is fresh, else one that is asked for now. Raises

@@ -123,7 +123,7 @@ def _desired(target: Target) -> Desired:
     """The desired state of a target just read, signed, with the exact source."""
     if not target.desired_version:
         raise DoorError("not_found", f"{target.name} has no mechanism yet: run `manage.py init`")
-    activation = Activation.objects.select_related("proposal", "restores__proposal").get(
+    activation = Activation.objects.select_related("restores").get(
         target=target, version=target.desired_version
     )
     repository = branches.living()

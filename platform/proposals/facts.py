@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from audit.canonical import digest
+from django.db.models import F
 from django.utils import timezone
 from runs.models import Target
 
@@ -98,11 +99,14 @@ def image_in_force() -> str:
 def locks_for(activation: Activation) -> list[str]:
     """Locks of the sandbox image that a runner may run it with: the one in force, and the one
     that its proposal was screened with."""
-    found = [hooks.lock_in_force() or sandbox_lock.seed().digest]
-    proposal = activation.proposal or (activation.restores and activation.restores.proposal)
-    screening = screening_of(proposal) if proposal else None
-    screened = screening.report.get("versions", {}).get("lock", "") if screening else ""
-    return sorted({*found, *([screened] if screened else [])})
+    found = {hooks.lock_in_force() or sandbox_lock.seed().digest}
+    earlier = activation.restores
+    if proposal := activation.proposal_id or (earlier.proposal_id if earlier else None):
+        done = Screening.objects.filter(proposal=proposal, phase=Screening.Phase.DONE)
+        newest = done.filter(commit=F("proposal__commit"))
+        # The one word of a report that may be large: this is asked at every trial.
+        found.add(newest.values_list("report__versions__lock", flat=True).first() or "")
+    return sorted(found - {""})
 
 
 def binding_of(proposal: Proposal) -> dict[str, Any]:

@@ -34,6 +34,10 @@ from sandbox.operators import (
 from sandbox.report import Draft, digest_of
 
 PREFIX = b"escapement operator v1\n"
+_EXAMINED = (
+    *("name", "kind", "standing", "proposal_id", "path", "commit", "digest", "terms"),
+    *("statement", "signature"),
+)
 # What was taken back or refused is no pattern for low risk.
 DISOWNED = frozenset({State.REFUSED, State.ROLLED_BACK})
 Bounds = Mapping[str, tuple[Number, Number]]
@@ -202,7 +206,8 @@ def approved() -> tuple[dict[str, Operator], dict[str, str]]:
     good: dict[str, Operator] = {}
     bad: dict[str, str] = {}
     entries = OperatorEntry.objects.filter(standing=OperatorEntry.Standing.APPROVED)
-    for entry in entries.select_related("proposal"):
+    # Without what proposals hold beside their state: this is asked at every trial.
+    for entry in entries.select_related("proposal").only(*_EXAMINED, "proposal__state"):
         try:
             good[entry.name] = examine(entry)
         except (BadEntry, keys.KeyProblem, NotCanonical) as error:

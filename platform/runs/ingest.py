@@ -70,29 +70,29 @@ def store_trials(*, runner: Runner, batch: TrialBatch) -> int:
             )
             if run is None:
                 raise Contradiction("unknown_run", "report the run before its trials")
+            found = run.trials.aggregate(highest=Max("number"))["highest"]
+            highest = -1 if found is None else int(found)
             for report in batch.trials:
-                _store(run, report)
-            highest = run.trials.aggregate(highest=Max("number"))["highest"]
+                highest = _store(run, report, highest)
     except Contradiction as problem:
         _refuse(runner, problem.code, str(problem))
-    return int(highest)
+    return highest
 
 
-def _store(run: Run, report: TrialReport) -> None:
+def _store(run: Run, report: TrialReport, highest: int) -> int:
+    """Store one, where `highest` is the last number that the run has; the last one then."""
     values: dict[str, Any] = cleaned(report.model_dump())
-    known = run.trials.filter(number=report.number).first()
-    if known is not None:
+    if report.number <= highest:
+        known = run.trials.get(number=report.number)
         different = [name for name, value in values.items() if getattr(known, name) != value]
         if different:
             raise Contradiction(
                 "conflict",
                 f"trial {report.number} is stored with another {', '.join(sorted(different))}",
             )
-        return
-    highest = run.trials.aggregate(highest=Max("number"))["highest"]
-    expected = 0 if highest is None else highest + 1
-    if report.number != expected:
-        raise Contradiction("gap", f"the next trial is {expected}, not {report.number}")
+        return highest
+    if report.number != highest + 1:
+        raise Contradiction("gap", f"the next trial is {highest + 1}, not {report.number}")
     if (report.metric is None) != (report.status == "failed"):
         raise Contradiction("invalid", "a trial has no metric exactly if it failed")
     if report.version and _version_digest:
@@ -104,6 +104,7 @@ def _store(run: Run, report: TrialReport) -> None:
                 f"this version of {run.target.name} does not have",
             )
     Trial.objects.create(run=run, **values)
+    return report.number
 
 
 def _refuse(runner: Runner, code: str, message: str) -> None:
