@@ -129,6 +129,17 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
+@pytest.fixture(scope="session")
+def seed_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mechanisms repository as `manage.py init` makes it. Tests take a copy."""
+    from django.conf import settings
+    from proposals.branches import Repository
+
+    path = tmp_path_factory.mktemp("seed") / "mechanisms.git"
+    Repository(path).init(Path(settings.MECHANISMS_SEED))
+    return path
+
+
 @pytest.fixture(scope="session", autouse=True)
 def audit_log() -> Iterator[None]:
     """Signing keys, and emptied tables after transactional tests.

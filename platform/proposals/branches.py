@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from django.conf import settings
 from git import Git
@@ -33,6 +34,7 @@ _HEX40 = re.compile(r"[0-9a-f]{40}")
 _PATH = re.compile(r"(?:(?:mechanisms|tests)/)?[A-Za-z0-9][A-Za-z0-9_]*\.(?:py|md|txt|json|toml)")
 _DRAFT_PATH = re.compile(r"mechanisms/[a-z][a-z0-9_]{0,59}\.py|tests/test_[a-z][a-z0-9_]{0,59}\.py")
 _NULL = "0" * 40
+_QUIETLY = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0")
 _ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_SYSTEM": "/dev/null",
@@ -159,6 +161,7 @@ class Repository:
     def library(self, commit: str) -> dict[str, Operator]:
         """Every mechanism at a commit, by name."""
         blobs = self.paths(commit)
+        contents = _contents(self.path, tuple(sorted(set(blobs.values()))))
         found = {}
         for path in blobs:
             if not path.startswith("mechanisms/") or not path.endswith(".py"):
@@ -168,8 +171,8 @@ class Repository:
             found[name] = Operator(
                 name=name,
                 path=path,
-                source=_blob(self.path, blobs[path]),
-                test=_blob(self.path, test) if test else b"",
+                source=contents[blobs[path]],
+                test=contents[test] if test else b"",
             )
         return found
 
@@ -243,17 +246,7 @@ class Repository:
     # --- plumbing ---
 
     def _git(self, *arguments: str | Path, feed: bytes = b"") -> bytes:
-        command = [
-            "git",
-            f"--git-dir={self.path}",
-            "-c",
-            "core.hooksPath=/dev/null",
-            "-c",
-            "core.fsmonitor=false",
-            "-c",
-            "gc.auto=0",
-            *(str(a) for a in arguments),
-        ]
+        command = ["git", f"--git-dir={self.path}", *_QUIETLY, *(str(a) for a in arguments)]
         with tempfile.TemporaryFile() as stdin:
             stdin.write(feed)
             stdin.seek(0)
@@ -361,6 +354,23 @@ def _listing(repository: Path, commit: str) -> tuple[tuple[str, str], ...]:
             head, _, path = line.decode("utf-8", "surrogateescape").partition("\t")
             rows.append((path, head.split(" ")[2]))
     return tuple(rows)
+
+
+@functools.lru_cache(maxsize=8)
+def _contents(repository: Path, blobs: tuple[str, ...]) -> Mapping[str, bytes]:
+    """The bytes of several blobs, from one process."""
+    feed = "".join(f"{_hex(sha)}\n" for sha in blobs).encode("ascii")
+    rest = Repository(repository)._git("cat-file", "--batch", feed=feed)
+    found = {}
+    for sha in blobs:
+        head, _, rest = rest.partition(b"\n")
+        said = head[:100].decode("ascii", "replace")
+        match said.split(" "):
+            case [name, "blob", size] if name == sha and len(rest) > int(size):
+                found[sha], rest = rest[: int(size)], rest[int(size) + 1 :]
+            case _:
+                raise RepositoryError(f"{repository} gives no blob {sha}: {said!r}")
+    return MappingProxyType(found)
 
 
 @functools.lru_cache(maxsize=512)

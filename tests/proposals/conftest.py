@@ -7,6 +7,7 @@ used the world, the whole audit log is verified, rules and rows included.
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -337,10 +338,11 @@ def refused() -> Refusals:
 
 
 @pytest.fixture
-def place(settings: Any, tmp_path: Path) -> Path:
+def place(settings: Any, tmp_path: Path, seed_repository: Path) -> Path:
     """Keys and repository of this test alone."""
     settings.KEYS = tmp_path / "keys"
     settings.MECHANISMS_REPOSITORY = tmp_path / "mechanisms.git"
+    shutil.copytree(seed_repository, settings.MECHANISMS_REPOSITORY)
     keys.ensure_keys()
     return tmp_path
 

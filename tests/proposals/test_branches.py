@@ -66,6 +66,23 @@ def test_a_draft_keeps_its_exact_bytes_and_nothing_else_changes(repository: Repo
     assert git(repository, "fsck", "--strict") == ""
 
 
+def test_the_library_has_each_files_exact_bytes_or_says_what_is_missing(
+    repository: Repository,
+) -> None:
+    head = repository.head()
+    odd = {"mechanisms/mine.py": b"a\n\n\xff\0 blob 3\n", "mechanisms/empty.py": b""}
+    done = repository.commit_draft(proposal_id=7, base=head, files=odd, name="mine")
+    library = repository.library(done.commit)
+    assert {name: one.source for name, one in library.items()} == {
+        "null": b"n = 1\n", "mine": odd["mechanisms/mine.py"], "empty": b"",
+    }  # fmt: skip
+    assert (library["null"].test, library["mine"].test) == (b"t = 1\n", b"")
+    blob = repository.paths(head)["mechanisms/null.py"]
+    (repository.path / "objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(RepositoryError, match=f"no blob {blob}: '{blob} missing'"):
+        repository.library(head)
+
+
 def test_only_a_fast_forward_from_what_was_seen_moves_main(repository: Repository) -> None:
     head = repository.head()
     one = repository.commit_draft(proposal_id=1, base=head, files=DRAFT, name="mine")

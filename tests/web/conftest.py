@@ -39,11 +39,12 @@ def factory() -> ModuleType:
 
 
 @pytest.fixture
-def var(tmp_path: Path, settings: SettingsWrapper) -> Path:
+def var(tmp_path: Path, settings: SettingsWrapper, seed_repository: Path) -> Path:
     """Keys and repository of this test alone."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick
     settings.KEYS = tmp_path / "keys"
     settings.MECHANISMS_REPOSITORY = tmp_path / "mechanisms.git"
+    shutil.copytree(seed_repository, settings.MECHANISMS_REPOSITORY)
     return tmp_path
 
 
