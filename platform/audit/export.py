@@ -97,9 +97,7 @@ def _collect(actor: Actor) -> tuple[dict[str, bytes], int]:
         result = verifier.verify(entries=rows, head=head, notes=notes, key=key)
         population, exceptions = [], []
         for provider in providers():
-            result.problems += verifier.compare_rows(
-                result.facts, provider.rows(using), kinds=provider.kinds
-            )
+            result.problems += source.compared(provider, result, using)
             population += [dict(row) for row in provider.population(using)]
             exceptions += list(provider.exceptions(using))
             _add(files, _files(provider, using))

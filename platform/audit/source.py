@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from django.db import connections, transaction
 
 from audit import canonical, triggers
-from audit.evidence import providers
+from audit.evidence import Provider, providers
 from audit.verifier import Kind, Problem, Result, compare_rows, verify
 
 ALIAS = "audited"
@@ -153,10 +153,17 @@ def examine(using: str, *, key: str, anchors: list[str]) -> Result:
             message = f"{name} is missing or changed: the log is not append-only here"
             result.problems.append(Problem(kind=Kind.TRIGGER, seq=None, message=message))
         for provider in providers():
-            result.problems += compare_rows(
-                result.facts, provider.rows(using), kinds=provider.kinds
-            )
+            result.problems += compared(provider, result, using)
     return result
+
+
+def compared(provider: Provider, result: Result, using: str) -> list[Problem]:
+    """A provider's rows against the log; rows that can't even be read are a problem too."""
+    try:
+        return compare_rows(result.facts, provider.rows(using), kinds=provider.kinds)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        message = f"rows of {provider.name} can't be read ({error!r}): they were damaged"
+        return [Problem(kind=Kind.ROW, seq=None, message=message[:500])]
 
 
 def _select(

@@ -79,7 +79,6 @@ def row(request: DependencyRequest, turn: str, why: str) -> dict[str, Any]:
         "when": request.changed_at,
         "turn": turn,
         "why": why,
-        "progress": None,
     }
 
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from audit.actors import SYSTEM
+from audit.canonical import text
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.dispatch import Signal
@@ -41,7 +42,7 @@ def ask(
     *, person: User, pin: str, modules: str, reason: str, proposal_id: int | None = None
 ) -> DependencyRequest:
     """Ask for `package==version`; the worker makes the record that people judge."""
-    subject = f"dependency:{pin[:100].strip() or 'unnamed'}"
+    subject = f"dependency:{text(pin.strip())[:100] or 'unnamed'}"
     with act(actor=actor_of(person), tried="ask", subject=subject, denial=DENIAL) as ledger:
         _, policy = policy_in_force()
         if not person.is_active or not person.groups.exists():
@@ -60,7 +61,7 @@ def ask(
             proposal=Proposal.objects.filter(pk=proposal_id).first() if proposal_id else None,
             package=package,
             version=version,
-            modules=modules.strip(),
+            modules=text(modules.strip()),
             reason=reason,
             expires_at=timezone.now() + timedelta(hours=policy.people.pending_hours),
         )

@@ -19,7 +19,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from proposals import people, standing
 from proposals.acts import Denied, record_denial
-from proposals.views import person_of
+from proposals.views import number_of, person_of
 
 from dependencies import adopted, builds, decisions, inbox, verbs
 from dependencies.models import DependencyRequest, LockVersion
@@ -81,7 +81,7 @@ def new(request: HttpRequest) -> HttpResponse:
             pin=f"{kept['package'].strip()}=={kept['version'].strip()}",
             modules=kept["modules"].replace("\r\n", "\n"),
             reason=kept["reason"],
-            proposal_id=int(kept["proposal"]) if kept["proposal"].isdecimal() else None,
+            proposal_id=number_of(kept["proposal"]) or None,
         )
     except Denied as denied:
         return _form(request, kept, denied)

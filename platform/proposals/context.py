@@ -32,7 +32,7 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     for name, text in PAGES:
         href = reverse(name)
         current = request.path == href if href == "/" else request.path.startswith(href)
-        count = desk.count_for(person) if name == "inbox" else 0
+        count = len(desk.work_of(request, person)[0]) if name == "inbox" else 0
         links.append({"href": href, "text": text, "current": current, "count": count})
     roles = [
         g.replace("_", " ") for g in person.groups.order_by("name").values_list("name", flat=True)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db.models import Prefetch, QuerySet
+from django.http import HttpRequest
 from django.urls import reverse
 from runs.models import Target
 
@@ -16,13 +18,14 @@ from proposals.states import OPEN, State
 
 MAX_OPEN = 200
 RECENT = 8
-CHECKS = 11
+# Texts of many kilobytes that no list shows.
+HEAVY = ("rounds", "diagnosis", "summary", "parameters")
 Rows = list[dict[str, Any]]
 
 
-def boxes(person: User) -> list[dict[str, Any]]:
+def boxes(request: HttpRequest, person: User) -> list[dict[str, Any]]:
     """The four boxes of the inbox for one person."""
-    mine, others, screening = sort(person)
+    mine, others, screening = work_of(request, person)
     reviewer = (policy := standing.in_force().policy) is not None and people.is_reviewer(
         person, policy
     )
@@ -44,18 +47,28 @@ def boxes(person: User) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def count_for(person: User) -> int:
-    """How many things wait for this person."""
-    return len(sort(person)[0])
+def work_of(request: HttpRequest, person: User) -> tuple[Rows, Rows, Rows]:
+    """Open work, sorted once for each request: its page and the frame around it show it."""
+    kept = vars(request)
+    if "work" not in kept:
+        kept["work"] = sort(person)
+    return kept["work"]  # type: ignore[no-any-return]
+
+
+def listed(rows: QuerySet[Proposal]) -> QuerySet[Proposal]:
+    """Rows for a list: nothing that only the page of one proposal shows is read."""
+    light = Prefetch("screenings", Screening.objects.defer("report"))
+    return rows.select_related("target").defer(*HEAVY).prefetch_related(light)
 
 
 def sort(person: User) -> tuple[Rows, Rows, Rows]:
     """Open work: (waiting for this person, waiting for others, in screening)."""
     policy = (force := standing.in_force()).policy
     mine, others, screening = _alarms(person, policy), [], []
-    related = ("target", "requester", "runner", "runner__operator")
-    open_ones = Proposal.objects.filter(state__in=[s.value for s in OPEN]).select_related(*related)
-    for proposal in open_ones.prefetch_related("screenings", "reviews__reviewer")[:MAX_OPEN]:
+    reviewer = policy is not None and people.is_reviewer(person, policy)
+    open_ones = listed(Proposal.objects.filter(state__in=[s.value for s in OPEN]))
+    open_ones = open_ones.select_related("target", "requester", "runner")
+    for proposal in open_ones.prefetch_related("reviews__reviewer", "target__runners")[:MAX_OPEN]:
         state = State(proposal.state)
         row = _row(proposal)
         if state in {State.SUBMITTED, State.SCREENING}:
@@ -65,16 +78,14 @@ def sort(person: User) -> tuple[Rows, Rows, Rows]:
         elif policy is None or force.version is None:
             others.append({**row, "turn": "Nobody can decide:", "why": force.problem})
         else:
-            progress = _quorum_words(proposal)
-            problems = people.approval_problems(person, proposal, force.version, policy)
+            progress, valid = _quorum_words(proposal), valid_approvals(proposal.reviews.all())
+            problems = [f"only the group {policy.people.roles.review} may decide"]
+            if reviewer:
+                found = people.reviewer_problems(person, proposal, force.version, valid)
+                problems = [words for _, words in found]
             if problems:
-                others.append(
-                    {
-                        **row,
-                        "turn": "Waits for reviewers.",
-                        "why": f"{progress} For you: {problems[0][1]}.",
-                    }
-                )
+                why = f"{progress} For you: {problems[0]}."
+                others.append({**row, "turn": "Waits for reviewers.", "why": why})
             else:
                 mine.append({**row, "turn": "Your review.", "why": progress})
     packages = hooks.rows_of(person)
@@ -88,7 +99,6 @@ def _row(proposal: Proposal) -> dict[str, Any]:
         "state": proposal.state,
         "meta": f"#{proposal.pk} {proposal.name} for {proposal.target.name}",
         "when": proposal.changed_at,
-        "progress": None,
     }
 
 
@@ -134,13 +144,8 @@ def _screening_words(proposal: Proposal) -> dict[str, Any]:
     if screening.outcome == "could_not_look":
         why = screening.progress or "the sandbox could not be used"
         return {"turn": "Could not look.", "why": f"{why}; an operator should run `make doctor`."}
-    done = len(screening.report.get("checks", []))
-    return {
-        "turn": "The sandbox's turn.",
-        "why": screening.progress or "The checks are running.",
-        "progress": done or None,
-        "progress_max": CHECKS,
-    }
+    why = screening.progress or "The checks are running."
+    return {"turn": "The sandbox's turn.", "why": why}
 
 
 def _waiting_words(proposal: Proposal, state: State) -> dict[str, Any]:
@@ -164,14 +169,14 @@ def _alarms(person: User, policy: Policy | None) -> Rows:
             rows.append(
                 {"href": href, "title": f"{name} is stopped", "flag": "stopped", "tone": "bad",
                  "meta": stop.engaged_by, "when": stop.created_at, "why": stop.reason,
-                 "turn": "Agree to release, or not.", "progress": None}
+                 "turn": "Agree to release, or not."}
             )  # fmt: skip
     for target in Target.objects.prefetch_related("runners"):
         for alarm in standing.alarms(target, standing.runner_rows(target), None):
             rows.append(
                 {"href": reverse("target", args=[target.name]), "title": alarm.title,
                  "flag": "trouble", "tone": "bad", "meta": target.name, "when": None,
-                 "turn": alarm.help, "why": alarm.text, "progress": None}
+                 "turn": alarm.help, "why": alarm.text}
             )  # fmt: skip
     return rows
 
@@ -179,11 +184,8 @@ def _alarms(person: User, policy: Policy | None) -> Rows:
 def _recent() -> Rows:
     closed = Proposal.objects.exclude(state__in=[s.value for s in OPEN])
     rows = []
-    for proposal in (
-        closed.select_related("target")
-        .prefetch_related("reviews__reviewer")
-        .order_by("-changed_at")[:RECENT]
-    ):
+    newest = listed(closed).prefetch_related("reviews__reviewer").order_by("-changed_at")
+    for proposal in newest[:RECENT]:
         deciders = [
             f"{r.reviewer.get_username() if r.reviewer else 'the policy'}: {r.reason}"
             for r in proposal.reviews.all()

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from audit.canonical import text
 from audit.models import Entry
 from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections
@@ -70,7 +71,7 @@ def fresh_stamp(topic: str) -> str:
 
 def live(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     """The stream of one page. 204 tells the browser to stop asking: the page then polls."""
-    topic = request.GET.get("topics", "")[:100]
+    topic = text(request.GET.get("topics", ""))[:100]
     since = request.headers.get("Last-Event-ID", request.GET.get("since", ""))[:16]
     if not isinstance(request, ASGIRequest):
         return HttpResponse(status=204)  # only an asynchronous server can hold streams open

@@ -6,6 +6,8 @@ no bypass: only groups count.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from audit.actors import Actor, ActorKind
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 
@@ -65,12 +67,17 @@ def approval_problems(
     """Why this account may not approve this proposal as a person; empty = may."""
     if not isinstance(person, User) or not is_reviewer(person, policy):
         return [("not_entitled", f"only the group {policy.people.roles.review} may decide")]
+    valid = proposal.reviews.filter(
+        standing=Review.Standing.VALID, decision=Review.Decision.APPROVE
+    )
+    return reviewer_problems(person, proposal, version, valid)
+
+
+def reviewer_problems(
+    person: User, proposal: Proposal, version: PolicyVersion, valid: Iterable[Review]
+) -> list[tuple[str, str]]:
+    """Why this reviewer may not approve it; `valid` are the approvals that count so far."""
     found = conflicts(person, proposal, version)
-    if Review.objects.filter(
-        proposal=proposal,
-        reviewer=person,
-        standing=Review.Standing.VALID,
-        decision=Review.Decision.APPROVE,
-    ).exists():
+    if any(review.reviewer_id == person.pk for review in valid):
         found.append(("already_decided", "you have approved this already: it counts once"))
     return found

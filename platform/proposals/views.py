@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from audit.canonical import text
 from audit.models import Entry
 from django.contrib.auth.models import User
 from django.core.paginator import Paginator
@@ -36,6 +37,7 @@ from proposals.templatetags.show import WORDS
 
 PAGE_SIZE = 30
 HISTORY = 60
+MAX_DIGITS = 19
 
 
 def person_of(request: HttpRequest) -> User:
@@ -45,18 +47,23 @@ def person_of(request: HttpRequest) -> User:
     return request.user
 
 
+def number_of(raw: str) -> int:
+    """The number that a form or an address names; 0, which no row has, where it is none."""
+    return int(raw) if raw.isdecimal() and len(raw) < MAX_DIGITS else 0
+
+
 @require_GET
 def inbox(request: HttpRequest) -> HttpResponse:
     """What waits for whom."""
-    context = {"boxes": desk.boxes(person_of(request)), "topics": "inbox"}
+    context = {"boxes": desk.boxes(request, person_of(request)), "topics": "inbox"}
     return render(request, "inbox.html", context)
 
 
 @require_GET
 def proposals(request: HttpRequest) -> HttpResponse:
     """Every proposal, filtered."""
-    filters = {k: request.GET.get(k, "").strip()[:100] for k in ("state", "target", "q")}
-    rows = Proposal.objects.select_related("target").prefetch_related("screenings")
+    filters = {k: text(request.GET.get(k, "").strip())[:100] for k in ("state", "target", "q")}
+    rows = desk.listed(Proposal.objects.all())
     if filters["state"]:
         rows = rows.filter(state=filters["state"])
     if filters["target"]:
@@ -83,14 +90,14 @@ def proposals(request: HttpRequest) -> HttpResponse:
 @require_GET
 def proposal(request: HttpRequest, pk: int) -> HttpResponse:
     """One proposal with everything that a decision needs."""
-    return case(request, _get(pk))
+    return case(request, subject_of(pk))
 
 
 @require_POST
 def opened(request: HttpRequest, pk: int) -> HttpResponse:
     """Record that one item was opened; answers with what is still to be opened."""
-    subject = _get(pk)
-    items = _items(subject)
+    subject = subject_of(pk)
+    items = items_of(subject)
     key, digest = request.POST.get("item", ""), request.POST.get("digest", "")
     item = next((i for i in items if i.key == key and i.digest == digest), None)
     if item is not None:
@@ -139,7 +146,7 @@ def case(
         "provenance": provenance.of(screening),
         "lane": catalogue.lane(subject),
         "nominable": catalogue.nominable(subject),
-        "opened_keys": {k for k, v in seen.items()},
+        "opened_keys": set(seen),
         "remaining": shown.missing(items, seen),
         "item_count": len(items),
         "reviews": reviews,
@@ -157,7 +164,8 @@ def case(
     return render(request, "proposal.html", context, status=409 if denied else 200)
 
 
-def _get(pk: int) -> Proposal:
+def subject_of(pk: int) -> Proposal:
+    """The proposal of an address, or 404."""
     related = ("target", "requester", "runner", "run", "similar_to")
     return get_object_or_404(Proposal.objects.select_related(*related), pk=pk)
 
@@ -166,7 +174,8 @@ def _screening(subject: Proposal) -> Screening | None:
     return subject.screenings.first()
 
 
-def _items(subject: Proposal) -> list[shown.Item]:
+def items_of(subject: Proposal) -> list[shown.Item]:
+    """Everything that must be opened before an approval, as it is now."""
     files, _problem = casefile.changed_files(subject)
     return casefile.items_of(files, casefile.findings_by_check(_screening(subject)))
 
@@ -176,6 +185,8 @@ def _rights(person: User, subject: Proposal) -> dict[str, Any]:
     state, force = State(subject.state), standing.in_force()
     decidable = state is State.PASSED
     reviewer = force.policy is not None and people.is_reviewer(person, force.policy)
+    stopper = force.policy is not None and people.may_stop(person, force.policy)
+    mine = subject.requester_id == person.pk
     cannot = _cannot(person, subject) if decidable else []
     words = f"Nothing to decide: the proposal is {WORDS.get(state, state).replace('_', ' ')}."
     return {
@@ -184,8 +195,8 @@ def _rights(person: User, subject: Proposal) -> dict[str, Any]:
         "not_decidable": words,
         "cannot": cannot,
         "may_decide": reviewer and (state, Verb.REJECT) in TRANSITIONS,
-        "may_rescreen": reviewer and (state, Verb.RESCREEN) in TRANSITIONS,
-        "may_withdraw": subject.requester_id == person.pk and (state, Verb.WITHDRAW) in TRANSITIONS,
+        "may_rescreen": (mine or stopper) and (state, Verb.RESCREEN) in TRANSITIONS,
+        "may_withdraw": mine and (state, Verb.WITHDRAW) in TRANSITIONS,
     }
 
 

@@ -15,6 +15,7 @@ from pygments.lexers import YamlLexer
 from proposals import standing
 from proposals.models import PolicyVersion
 from proposals.modeltext import mark, reveal
+from proposals.views import number_of
 
 VERSIONS = 50
 
@@ -22,8 +23,8 @@ VERSIONS = 50
 @require_GET
 def policy(request: HttpRequest) -> HttpResponse:
     """The policy in force, or an earlier version."""
-    wanted = request.GET.get("version", "")
-    version = PolicyVersion.objects.filter(pk=wanted).first() if wanted.isdecimal() else None
+    wanted = number_of(request.GET.get("version", ""))
+    version = PolicyVersion.objects.filter(pk=wanted).first()
     force = standing.in_force(version)
     read = force.policy
     context = {

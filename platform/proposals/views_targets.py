@@ -19,7 +19,7 @@ from runs.models import Target
 
 from proposals import lifecycle, people, standing
 from proposals.models import Activation, Stop
-from proposals.views import person_of
+from proposals.views import number_of, person_of
 
 RUNS = 8
 VERSIONS = 50
@@ -46,7 +46,7 @@ def rollback(request: HttpRequest, name: str) -> HttpResponse:
         request,
         lambda person: lifecycle.roll_back(
             target_id=subject.pk,
-            activation_id=int(choice) if choice.isdecimal() else 0,
+            activation_id=number_of(choice),
             actor=people.actor_of(person),
             reason=reason,
         ),

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from audit.log import append
+from audit.canonical import text
 from django.contrib import messages
-from django.contrib.auth.models import User
 from django.core.files.uploadedfile import UploadedFile
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 from runs.models import Target
 
-from proposals import casefile, lifecycle, people, shown
-from proposals.models import Proposal, Screening
-from proposals.views import case, person_of
+from proposals import lifecycle, people, shown
+from proposals.acts import record_denial
+from proposals.approvals import DENIAL
+from proposals.models import Proposal
+from proposals.views import case, items_of, person_of, subject_of
 from sandbox.report import MAX_FILE_BYTES, DraftError
 
 KEPT = ("target", "name", "title", "summary", "source", "test")
@@ -30,19 +30,17 @@ KEPT = ("target", "name", "title", "summary", "source", "test")
 @require_POST
 def approve(request: HttpRequest, pk: int) -> HttpResponse:
     """Approve what the page showed, signed with the password."""
-    subject, person = _get(pk), person_of(request)
+    subject, person = subject_of(pk), person_of(request)
     reason, digest = request.POST.get("reason", ""), request.POST.get("binding_digest", "")
     kept = {"approve_reason": reason}
-    items = _items(subject)
+    items = items_of(subject)
     seen = shown.opened(request.session, pk)
     if missing := shown.missing(items, seen):
-        _log_refusal(person, subject, "not_shown")
         words = f"{len(missing)} of {len(items)} items are not opened yet"
-        return case(request, subject, denied=lifecycle.Denied("not_shown", words), kept=kept)
+        return _not_approved(request, subject, lifecycle.Denied("not_shown", words), kept)
     if not person.check_password(request.POST.get("password", "")):
-        _log_refusal(person, subject, "wrong_password")
         words = "the password is wrong: nothing was decided"
-        return case(request, subject, denied=lifecycle.Denied("wrong_password", words), kept=kept)
+        return _not_approved(request, subject, lifecycle.Denied("wrong_password", words), kept)
     return _act(
         request,
         subject,
@@ -58,10 +56,25 @@ def approve(request: HttpRequest, pk: int) -> HttpResponse:
     )
 
 
+def _not_approved(
+    request: HttpRequest, subject: Proposal, denied: lifecycle.Denied, kept: dict[str, str]
+) -> HttpResponse:
+    """What the page itself refuses; on the log like any refusal."""
+    record_denial(
+        denied,
+        actor=people.actor_of(person_of(request)),
+        tried="approve",
+        subject=f"proposal:{subject.pk}",
+        target=subject.target.name,
+        verb=DENIAL,
+    )
+    return case(request, subject, denied=denied, kept=kept)
+
+
 @require_POST
 def reject(request: HttpRequest, pk: int) -> HttpResponse:
     """Reject; the reason goes to the author."""
-    subject, person, reason = _get(pk), person_of(request), request.POST.get("reason", "")
+    subject, person, reason = subject_of(pk), person_of(request), request.POST.get("reason", "")
     return _act(
         request,
         subject,
@@ -74,7 +87,7 @@ def reject(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     """The requester takes the proposal back."""
-    subject, person, reason = _get(pk), person_of(request), request.POST.get("reason", "")
+    subject, person, reason = subject_of(pk), person_of(request), request.POST.get("reason", "")
     return _act(
         request,
         subject,
@@ -87,7 +100,7 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def rescreen(request: HttpRequest, pk: int) -> HttpResponse:
     """Screen the same commit again."""
-    subject, person, reason = _get(pk), person_of(request), request.POST.get("reason", "")
+    subject, person, reason = subject_of(pk), person_of(request), request.POST.get("reason", "")
     return _act(
         request,
         subject,
@@ -109,7 +122,7 @@ def upload(request: HttpRequest) -> HttpResponse:
                 kept[name] = _text_of(file)
         kept = {k: v.replace("\r\n", "\n") for k, v in kept.items()}
         name = kept["name"]
-        target = Target.objects.filter(name=kept["target"]).first()
+        target = Target.objects.filter(name=text(kept["target"])).first()
         if target is None:
             raise lifecycle.Denied("unknown", "choose a target")
         proposal = lifecycle.upload(
@@ -160,28 +173,6 @@ def _act(
     try:
         verb()
     except lifecycle.Denied as denied:
-        return case(request, _get(subject.pk), denied=denied, kept=kept)
+        return case(request, subject_of(subject.pk), denied=denied, kept=kept)
     messages.success(request, done)
     return redirect("proposal", pk=subject.pk)
-
-
-def _get(pk: int) -> Proposal:
-    related = ("target", "requester", "runner", "run", "similar_to")
-    return get_object_or_404(Proposal.objects.select_related(*related), pk=pk)
-
-
-def _items(subject: Proposal) -> list[shown.Item]:
-    files, _problem = casefile.changed_files(subject)
-    screening: Screening | None = subject.screenings.first()
-    return casefile.items_of(files, casefile.findings_by_check(screening))
-
-
-def _log_refusal(person: User, subject: Proposal, code: str) -> None:
-    with transaction.atomic():
-        append(
-            actor=people.actor_of(person),
-            verb="review.denied",
-            subject=f"proposal:{subject.pk}",
-            data={"code": code},
-            target=subject.target.name,
-        )

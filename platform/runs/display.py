@@ -6,6 +6,7 @@ The numbers are `runs.attribution`'s; this only lines them up.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
 
 from runs import attribution
@@ -132,3 +133,35 @@ def result_words(run: Run) -> tuple[str, str]:
         f"n = {n} against {n_baseline})",
         tone,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One look of Level 2. `number`: its proposal, 0 where none came of it."""
+
+    after_trial: int
+    outcome: str
+    words: str
+    generator: str
+    at: datetime | None
+    number: int
+
+
+def looks(run: Run) -> tuple[list[Look], int]:
+    """What came of Level 2's latest looks, newest first, and how many older ones are not told."""
+    report = run.level2 or {"looks": 0, "outcomes": []}
+    told = report["outcomes"]
+    known = run.proposal_set.filter(draft_id__in=[o["draft_id"] for o in told])
+    numbers = {str(draft_id): pk for draft_id, pk in known.values_list("draft_id", "pk")}
+    rows = [
+        Look(
+            after_trial=one["after_trial"],
+            outcome=one["outcome"],
+            words=one["reason"] or one["title"],
+            generator=one["generator"],
+            at=datetime.fromisoformat(one["at"]) if one["at"] else None,
+            number=numbers.get(one["draft_id"], 0),
+        )
+        for one in reversed(told)
+    ]
+    return rows, max(report["looks"] - len(rows), 0)

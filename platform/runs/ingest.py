@@ -22,7 +22,17 @@ VersionDigest = Callable[[Target, int], str | None]
 _version_digest: list[VersionDigest] = []
 
 # What may change between two reports of one run; everything else is part of what it is.
-CHANGING = ("state", "sigma", "noise", "result", "measuring", "frozen", "guidance", "host")
+CHANGING = (
+    "state",
+    "sigma",
+    "noise",
+    "result",
+    "measuring",
+    "frozen",
+    "guidance",
+    "level2",
+    "host",
+)
 
 
 class Contradiction(Exception):
@@ -41,7 +51,9 @@ def register_versions(function: VersionDigest) -> None:
 def store_run(*, runner: Runner, report: RunReport) -> Run:
     """Store a run, or what changed of it. Raises Contradiction."""
     run_id = _uuid(report.run_id)
-    values: dict[str, Any] = cleaned(report.model_dump(exclude={"run_id"}))
+    values: dict[str, Any] = report.model_dump(exclude={"run_id", "level2"})
+    values["level2"] = report.level2.model_dump(mode="json") if report.level2 else None
+    values = cleaned(values)
     with transaction.atomic():
         run = Run.objects.select_for_update().filter(run_id=run_id).first()
         if run is None:

@@ -95,6 +95,7 @@ class Run(models.Model):
     measuring = models.JSONField(null=True, blank=True)  # `MeasuringReport`
     frozen = models.JSONField(default=list, blank=True)
     guidance = models.TextField(blank=True)
+    level2 = models.JSONField(null=True, blank=True)  # `Level2Report`; None: it has none
     started_at = models.DateTimeField()
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -6,6 +6,7 @@ from statistics import fmean, median
 from typing import Any
 
 from django.core.paginator import Paginator
+from django.db.models import Count, OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET
@@ -21,15 +22,16 @@ MAX_TRIALS = 5000
 @require_GET
 def runs(request: HttpRequest) -> HttpResponse:
     """All runs, newest first."""
-    rows = Run.objects.select_related("target", "runner")
+    trials = Trial.objects.filter(run=OuterRef("pk"))
+    first, last = trials.order_by("number")[:1], trials.order_by("-number")[:1]
+    rows = Run.objects.select_related("target", "runner").order_by("-started_at", "-pk")
+    rows = rows.annotate(
+        done=Count("trials"),
+        baseline=Subquery(first.values("metric")),
+        best=Subquery(last.values("best_metric")),
+        mechanism=Subquery(last.values("mechanism")),
+    )
     page = Paginator(rows, PAGE_SIZE).get_page(request.GET.get("page"))
-    for run_ in page:
-        last = run_.trials.order_by("-number").first()
-        first = run_.trials.order_by("number").first()
-        run_.done = run_.trials.count()  # type: ignore[attr-defined]
-        run_.best = last.best_metric if last else None  # type: ignore[attr-defined]
-        run_.baseline = first.metric if first else None  # type: ignore[attr-defined]
-        run_.mechanism = last.mechanism if last else ""  # type: ignore[attr-defined]
     return render(request, "runs.html", {"page_obj": page, "query": "", "topics": "runs"})
 
 
@@ -42,8 +44,11 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
     for trial in trials:
         trial.colour = colours[trial.digest]  # type: ignore[attr-defined]
     shown = len(trials) if request.GET.get("all") else TRIALS_SHOWN
+    looks, older_looks = display.looks(subject)
     context = {
         "run": subject,
+        "looks": looks,
+        "older_looks": older_looks,
         "trials": trials[::-1][:shown],
         "hidden_trials": max(len(trials) - shown, 0),
         "spans": _keys(trials),
