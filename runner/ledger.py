@@ -7,7 +7,10 @@ what a person gave; nothing here knows a provider.
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,10 @@ FREE = Price()
 
 @dataclass(kw_only=True)
 class Ledger:
-    """Tokens and money spent, against caps; in `path` they survive a restart of the runner."""
+    """Tokens and money spent, against caps; in `path` they survive a restart of the runner.
+
+    Levels 1 and 2 ask from threads of their own: each method may be called from any.
+    """
 
     cap_tokens: int
     cap_cost: float | None = None
@@ -46,6 +52,9 @@ class Ledger:
     estimated_calls: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     models: dict[str, Counter[str]] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+    _held_tokens: int = field(default=0, init=False)
+    _held_cost: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         if self.path is not None and self.path.exists():
@@ -69,16 +78,33 @@ class Ledger:
         """All tokens so far."""
         return self.prompt_tokens + self.answer_tokens
 
-    def check(self, prompt_tokens: int, answer_tokens: int, price: Price = FREE) -> None:
-        """Raise BudgetExceeded before a call that would break a cap."""
-        expected = prompt_tokens + answer_tokens
-        if self.total_tokens + expected > self.cap_tokens:
+    @contextmanager
+    def reserved(
+        self, prompt_tokens: int, answer_tokens: int, price: Price = FREE
+    ) -> Iterator[None]:
+        """Room for one call while it is made, so that two at once break no cap together.
+
+        Raises BudgetExceeded before a call that would break one.
+        """
+        tokens, cost = prompt_tokens + answer_tokens, price.of(prompt_tokens, answer_tokens)
+        with self._lock:
+            self._check(tokens, cost)
+            self._held_tokens += tokens
+            self._held_cost += cost
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held_tokens -= tokens
+                self._held_cost -= cost
+
+    def _check(self, tokens: int, cost: float) -> None:
+        if self.total_tokens + self._held_tokens + tokens > self.cap_tokens:
             raise BudgetExceeded(
                 f"{self.total_tokens} of {self.cap_tokens} tokens are spent and the next question "
-                f"needs about {expected}: raise the cap and start the run again"
+                f"needs about {tokens}: raise the cap and start the run again"
             )
-        cost = price.of(prompt_tokens, answer_tokens)
-        if self.cap_cost is not None and self.cost + cost > self.cap_cost:
+        if self.cap_cost is not None and self.cost + self._held_cost + cost > self.cap_cost:
             raise BudgetExceeded(
                 f"{self.cost:.4f} of {self.cap_cost:.4f} is spent and the next question may cost "
                 f"{cost:.4f}: raise the cost cap and start the run again"
@@ -94,20 +120,22 @@ class Ledger:
         price: Price = FREE,
     ) -> None:
         """Count one call."""
-        self.prompt_tokens += prompt_tokens
-        self.answer_tokens += answer_tokens
-        self.cost += price.of(prompt_tokens, answer_tokens)
-        self.calls += 1
-        self.estimated_calls += estimated
         counted = {"calls": 1, "prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
-        self.models.setdefault(model, Counter()).update(counted)
-        self.save()
+        with self._lock:
+            self.prompt_tokens += prompt_tokens
+            self.answer_tokens += answer_tokens
+            self.cost += price.of(prompt_tokens, answer_tokens)
+            self.calls += 1
+            self.estimated_calls += estimated
+            self.models.setdefault(model, Counter()).update(counted)
+            self.save()
 
     def fault(self, fault: str, model: str = "") -> None:
         """Count one failure."""
-        self.faults[fault] += 1
-        self.models.setdefault(model, Counter())[fault] += 1
-        self.save()
+        with self._lock:
+            self.faults[fault] += 1
+            self.models.setdefault(model, Counter())[fault] += 1
+            self.save()
 
     def save(self) -> None:
         """Write the ledger, all or nothing."""

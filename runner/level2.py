@@ -72,7 +72,7 @@ class Level2:
         self._base = base
         self._jobs: queue.Queue[tuple[str, ResearchContext]] = queue.Queue()
         self._taken: set[str] = set()
-        self._open = 0
+        self._done = 0  # counted by the thread alone, as `_taken` is by the search
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -86,26 +86,29 @@ class Level2:
         for draft in self._drafts.all(DraftState.DUE):
             if draft.draft_id not in self._taken:
                 self._taken.add(draft.draft_id)
-                self._open += 1
                 seen = [e for e in entries if e.number <= draft.after_trial]
                 context = self._context(seen, running, steering)
                 self._jobs.put((draft.draft_id, context))
-        if self._open and self._thread is None:
+        if self._open() and self._thread is None:
             self._thread = threading.Thread(target=self._work, name="level2", daemon=True)
             self._thread.start()
 
     def finish(self) -> None:
         """Wait for what is being drafted, for a while."""
         waited = 0.0
-        while self._open and self._error is None and waited < FINISH_SECONDS:
+        while self._open() and self._error is None and waited < FINISH_SECONDS:
             if waited % 10 < WAIT_SECONDS:
                 self.say("Level 2: finishing the last draft")
             if STOPPING.wait(WAIT_SECONDS):
                 raise StopRequested
             waited += WAIT_SECONDS
         self._raise()
-        if self._open:
+        if self._open():
             self.say(f"LEVEL 2: no answer in {waited:.0f} s; it begins again at the next start")
+
+    def _open(self) -> int:
+        """How many drafts are being drafted, or wait for it."""
+        return len(self._taken) - self._done
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -147,7 +150,7 @@ class Level2:
                 return  # the runner stops; what was due is begun again
             except BaseException as error:  # raised again by the main thread
                 self._error = error
-            self._open -= 1
+            self._done += 1
 
     def _draft(self, draft_id: str, context: ResearchContext) -> None:
         after = context.trace[-1].number
@@ -156,20 +159,19 @@ class Level2:
             draft = self.researcher.draft(
                 context, lambda text: self.say(f"Level 2 after trial {after}: {text}")
             )
-        except (PriorError, BudgetExceeded) as error:
-            self._drafts.not_drafted(draft_id, DraftState.FAILED, str(error)[:2000])
+        except PriorError as error:
+            self._not_drafted(draft_id, DraftState.FAILED, str(error))
             self.say(f"LEVEL 2 FAILED after trial {after}: {error}")
-            if isinstance(error, PriorError):
-                write_rounds(self._folder(after), error.rounds, refused=str(error))
-            if isinstance(error, BudgetExceeded):
-                raise
+            write_rounds(self._folder(after), error.rounds, refused=str(error))
             return
+        except BudgetExceeded:  # a pause: the draft stays due, and is begun again
+            raise
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            self._drafts.not_drafted(draft_id, DraftState.FAILED, why[:2000])
+            self._not_drafted(draft_id, DraftState.FAILED, why)
             raise
         if draft is None:
-            self._drafts.not_drafted(draft_id, DraftState.NONE, "no mechanism was selected")
+            self._not_drafted(draft_id, DraftState.NONE, "no mechanism was selected")
             self.say(f"Level 2 after trial {after}: no mechanism was selected")
             return
         self._drafts.drafted(
@@ -177,6 +179,10 @@ class Level2:
         )
         folder = write_draft(self._folder(after), draft)
         self.say(f"Level 2 after trial {after}: drafted {draft.title!r} ({folder})")
+        self.news()
+
+    def _not_drafted(self, draft_id: str, state: DraftState, reason: str) -> None:
+        self._drafts.not_drafted(draft_id, state, reason[:2000], generator=self.researcher.label)
         self.news()
 
     def _folder(self, after: int) -> Path:

@@ -8,52 +8,31 @@ be used is a classified, counted `LlmError`; there is no default answer.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import httpx2
 import openai
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from runner.borders import PriorError
+from runner.answers import Fault, LlmError, Reply, checked, parse, shown, strict
 from runner.ledger import FREE, Ledger, Price
 
 M = TypeVar("M", bound=BaseModel)
 
 CHARACTERS_A_TOKEN = 3  # a cautious estimate, used where the server does not count
-SHOWN_CHARACTERS = 300
 SYSTEM = "You are a careful research engineer. Answer with one JSON object and nothing else."
-
-
-class Fault(StrEnum):
-    """Why an answer could not be used."""
-
-    UNREACHABLE = "unreachable"  # no connection, or it broke
-    DEADLINE = "deadline"
-    SERVER_ERROR = "server_error"  # 5xx and 429
-    REFUSED = "refused"  # other 4xx, or the model refused
-    TOO_LARGE = "too_large"
-    NO_PROTOCOL = "no_protocol"  # not what a chat completion looks like
-    EMPTY = "empty"
-    NOT_JSON = "not_json"  # prose
-    CUT_OFF = "cut_off"  # half of a JSON object
-    WRONG_SCHEMA = "wrong_schema"
-
-
 NO_RETRY = (Fault.REFUSED, Fault.TOO_LARGE)
-
-
-class LlmError(PriorError):
-    """No usable answer after the retries; `fault` is the class of the last failure."""
-
-    def __init__(self, fault: Fault, message: str) -> None:
-        super().__init__(f"language model, {fault}: {message}")
-        self.fault = fault
-        self.detail = message
+UNSEEN = (Fault.DEADLINE, Fault.TOO_LARGE)  # the model may have written all that it was allowed
+CHARGED = (*UNSEEN, Fault.NO_PROTOCOL)  # the question was asked, and will be on the bill
+BUSY = (408, 429)
+LONGEST_WAIT_SECONDS = 3600.0
 
 
 class LanguageModel(Protocol):
@@ -74,6 +53,21 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Form:
+    """How a question is put: the structure asked for, and what the limit of tokens is called."""
+
+    mode: Mode = Mode.JSON_SCHEMA
+    limit_name: str = "max_completion_tokens"
+
+    def lower(self, message: str) -> _Form | None:
+        """After a refusal: the other name of the limit, or the next mode; None if none is left."""
+        if self.limit_name == "max_completion_tokens" and self.limit_name in message:
+            return replace(self, limit_name="max_tokens")
+        later = list(Mode)[list(Mode).index(self.mode) + 1 :]
+        return replace(self, mode=later[0]) if later else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer(Generic[M]):
     """A checked answer with its text and its cost (all attempts together)."""
 
@@ -84,14 +78,6 @@ class Answer(Generic[M]):
     answer_tokens: int
     seconds: float
     model: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Reply:
-    text: str
-    cut: bool
-    prompt_tokens: int
-    answer_tokens: int
 
 
 class Llm:
@@ -120,8 +106,7 @@ class Llm:
         self.retries = retries
         self.answer_bytes = answer_bytes
         self.answer_tokens = answer_tokens
-        self.mode = Mode.JSON_SCHEMA
-        self._limit_name = "max_completion_tokens"
+        self._form = _Form()
         self._pause = pause
         self._client = openai.OpenAI(
             base_url=base_url,
@@ -135,24 +120,32 @@ class Llm:
             ),
         )
 
+    @property
+    def mode(self) -> Mode:
+        """The form of structured output that the server is known to take."""
+        return self._form.mode
+
     def ask(self, prompt: str, *, schema: type[M], purpose: str) -> Answer[M]:
         """One question: `retries` more calls, and none begun after `question_seconds`.
 
         Raises LlmError (a PriorError) or BudgetExceeded.
         """
         started = time.monotonic()
-        before = (self.ledger.prompt_tokens, self.ledger.answer_tokens)
+        asked = answered = 0
         question, error = prompt, LlmError(Fault.EMPTY, "never asked")
         for attempt in range(self.retries + 1):
             if attempt:
-                if time.monotonic() - started > self.question_seconds:
+                wait = max(min(0.5 * 2**attempt, 10.0), error.wait_seconds)
+                if time.monotonic() + wait - started > self.question_seconds:
                     break
-                self._pause(min(0.5 * 2**attempt, 10.0))
+                self._pause(wait)
             try:
                 reply = self._reply(question, schema)
-                value = _checked(reply, schema)
+                asked, answered = asked + reply.prompt_tokens, answered + reply.answer_tokens
+                value = checked(reply, schema)
             except LlmError as failure:
                 error = failure
+                asked, answered = asked + failure.tokens[0], answered + failure.tokens[1]
                 self.ledger.fault(failure.fault.value, self.model)
                 if failure.fault in NO_RETRY:
                     break
@@ -163,48 +156,55 @@ class Llm:
                 value=value,
                 prompt=question,
                 text=reply.text,
-                prompt_tokens=self.ledger.prompt_tokens - before[0],
-                answer_tokens=self.ledger.answer_tokens - before[1],
+                prompt_tokens=asked,
+                answer_tokens=answered,
                 seconds=time.monotonic() - started,
                 model=self.model,
             )
-        raise LlmError(error.fault, f"{purpose}: {error.detail}") from error
+        raise LlmError(
+            error.fault, f"{purpose}: {error.detail}", wait_seconds=error.wait_seconds
+        ) from error
 
-    def _reply(self, prompt: str, schema: type[BaseModel]) -> _Reply:
-        """One call, in the best mode that the server takes."""
+    def _reply(self, prompt: str, schema: type[BaseModel]) -> Reply:
+        """One call, in the best form that the server takes. Raises LlmError, BudgetExceeded."""
         expected = len(SYSTEM + prompt) // CHARACTERS_A_TOKEN
+        form = self._form
         while True:
-            self.ledger.check(expected, self.answer_tokens, self.price)
             try:
-                reply = self._call(prompt, schema)
-            except openai.BadRequestError as error:
-                if not self._step_down(str(error)):
-                    raise LlmError(Fault.REFUSED, _shown(str(error))) from error
+                with self.ledger.reserved(expected, self.answer_tokens, self.price):
+                    reply = self._counted(prompt, schema, form, expected)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                lower = form.lower(str(error))
+                if lower is None:  # it was about something else: the best form is asked again
+                    raise LlmError(Fault.REFUSED, shown(str(error))) from error
+                form = lower
                 continue
-            estimated = reply.prompt_tokens < 0 or reply.answer_tokens < 0
-            spent = (reply.prompt_tokens, reply.answer_tokens)
-            if estimated:
-                spent = (expected, len(reply.text) // CHARACTERS_A_TOKEN + 1)
-            self.ledger.spend(*spent, estimated=estimated, model=self.model, price=self.price)
+            self._form = form
             return reply
 
-    def _step_down(self, message: str) -> bool:
-        """After a 400: another name of the limit, or the next mode; False if none is left."""
-        if self._limit_name == "max_completion_tokens" and self._limit_name in message:
-            self._limit_name = "max_tokens"
-            return True
-        modes = list(Mode)
-        if self.mode is modes[-1]:
-            return False
-        self.mode = modes[modes.index(self.mode) + 1]
-        return True
+    def _counted(self, prompt: str, schema: type[BaseModel], form: _Form, expected: int) -> Reply:
+        """One call, its tokens counted: as the server says, or as they are estimated."""
+        spend = partial(self.ledger.spend, model=self.model, price=self.price)
+        try:
+            reply = self._call(prompt, schema, form)
+        except LlmError as error:
+            if error.fault in CHARGED:
+                error.tokens = (expected, self.answer_tokens if error.fault in UNSEEN else 0)
+                spend(*error.tokens, estimated=True)
+            raise
+        estimated = reply.prompt_tokens < 0 or reply.answer_tokens < 0
+        if estimated:
+            answered = len(reply.text) // CHARACTERS_A_TOKEN + 1
+            reply = replace(reply, prompt_tokens=expected, answer_tokens=answered)
+        spend(reply.prompt_tokens, reply.answer_tokens, estimated=estimated)
+        return reply
 
-    def _call(self, prompt: str, schema: type[BaseModel]) -> _Reply:
-        extra: dict[str, Any] = {self._limit_name: self.answer_tokens}
-        if self.mode is Mode.JSON_SCHEMA:
-            form = {"name": schema.__name__, "schema": _strict(schema), "strict": True}
+    def _call(self, prompt: str, schema: type[BaseModel], asked: _Form) -> Reply:
+        extra: dict[str, Any] = {asked.limit_name: self.answer_tokens}
+        if asked.mode is Mode.JSON_SCHEMA:
+            form = {"name": schema.__name__, "schema": strict(schema), "strict": True}
             extra["response_format"] = {"type": "json_schema", "json_schema": form}
-        elif self.mode is Mode.JSON_OBJECT:
+        elif asked.mode is Mode.JSON_OBJECT:
             extra["response_format"] = {"type": "json_object"}
         try:
             with self._client.chat.completions.with_streaming_response.create(
@@ -216,24 +216,42 @@ class Llm:
                 **extra,
             ) as response:
                 body = response.read()
-        except openai.BadRequestError:
+        except (openai.BadRequestError, openai.UnprocessableEntityError):
             raise
         except (openai.OpenAIError, httpx2.HTTPError) as error:
             raise _classified(error, self.deadline_seconds) from error
-        return _parse(body)
+        return parse(body)
 
 
 def _classified(error: Exception, deadline_seconds: float) -> LlmError:
     """What a failed call is an instance of."""
     if isinstance(error.__cause__, LlmError):  # raised in the transport, wrapped by the client
         return error.__cause__
+    if isinstance(error, httpx2.ConnectTimeout) or isinstance(
+        error.__cause__, httpx2.ConnectTimeout
+    ):
+        return LlmError(Fault.UNREACHABLE, "no connection in time")
     if isinstance(error, (openai.APITimeoutError, httpx2.TimeoutException)):
         return LlmError(Fault.DEADLINE, f"no answer within {deadline_seconds:g} s")
     if isinstance(error, openai.APIStatusError):
-        server = error.status_code >= 500 or error.status_code == 429
+        server = error.status_code >= 500 or error.status_code in BUSY
         fault = Fault.SERVER_ERROR if server else Fault.REFUSED
-        return LlmError(fault, f"HTTP {error.status_code}: {_shown(str(error))}")
-    return LlmError(Fault.UNREACHABLE, _shown(str(error)))
+        wait = _retry_after(error.response.headers.get("retry-after", "")) if server else 0.0
+        why = f"HTTP {error.status_code}: {shown(str(error))}"
+        return LlmError(fault, why, wait_seconds=wait)
+    return LlmError(Fault.UNREACHABLE, shown(str(error)))
+
+
+def _retry_after(text: str) -> float:
+    """Seconds that a server asks to wait, as a number or as a date; 0 where it says neither."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(seconds, LONGEST_WAIT_SECONDS) if seconds > 0 else 0.0
 
 
 class _Bounded(httpx2.HTTPTransport):
@@ -273,86 +291,3 @@ class _BoundedStream(httpx2.SyncByteStream):
 
     def close(self) -> None:
         self.inner.close()
-
-
-def _parse(body: bytes) -> _Reply:
-    """The chat completion's text. Token counts are -1 where the server gave none."""
-    try:
-        data = json.loads(body)
-        choice = data["choices"][0]
-        message = choice["message"]
-        text, refusal = message.get("content"), message.get("refusal")
-        str(text).encode()  # half a surrogate pair is no text
-        usage = data.get("usage") or {}
-        counts = [usage.get("prompt_tokens", -1), usage.get("completion_tokens", -1)]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        shown = _shown(body.decode(errors="replace"))
-        raise LlmError(Fault.NO_PROTOCOL, f"this is no chat completion: {shown}") from error
-    if refusal:
-        raise LlmError(Fault.REFUSED, _shown(str(refusal)))
-    if text is not None and not isinstance(text, str):
-        raise LlmError(Fault.NO_PROTOCOL, f"the content is a {type(text).__name__}, not a text")
-    tokens = [n if type(n) is int and 0 <= n < 10**9 else -1 for n in counts]
-    cut = choice.get("finish_reason") == "length"
-    return _Reply(text=text or "", cut=cut, prompt_tokens=tokens[0], answer_tokens=tokens[1])
-
-
-def _checked(reply: _Reply, schema: type[M]) -> M:
-    """The answer as its schema, or the class of what is wrong with it."""
-    if not reply.text.strip():
-        raise LlmError(Fault.EMPTY, "the answer is empty")
-    data = extract(reply.text)
-    if data is None:
-        half = reply.cut or "{" in reply.text
-        fault = Fault.CUT_OFF if half else Fault.NOT_JSON
-        raise LlmError(fault, f"no whole JSON object in: {_shown(reply.text)}")
-    try:
-        return schema.model_validate(data)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()[:5]
-        )
-        raise LlmError(Fault.WRONG_SCHEMA, _shown(problems)) from error
-
-
-def extract(text: str) -> dict[str, Any] | None:
-    """The first whole JSON object in a text (bare, in a fence, or within prose), or None."""
-    decoder = json.JSONDecoder(parse_constant=_no_constant)
-    start = text.find("{")
-    for _ in range(20):
-        if start < 0:
-            return None
-        try:
-            data, _end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            start = text.find("{", start + 1)
-            continue
-        return data if isinstance(data, dict) else None
-    return None
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _strict(schema: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema without what strict servers refuse; pydantic checks all of it afterwards."""
-    unsupported = {"maxLength", "minLength", "title", "default", "maxItems", "minItems", "pattern"}
-
-    def clean(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {
-                key: {name: clean(part) for name, part in value.items()}
-                if key in {"properties", "$defs"}
-                else clean(value)
-                for key, value in node.items()
-                if key not in unsupported
-            }
-        return [clean(part) for part in node] if isinstance(node, list) else node
-
-    cleaned: dict[str, Any] = clean(schema.model_json_schema())
-    return cleaned
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from runner.llm import Answer, Fault, Llm, LlmError
+from runner.answers import Fault, LlmError
+from runner.llm import Answer, Llm
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -63,7 +64,7 @@ class Providers:
             except LlmError as error:
                 failures.append(error)
                 if error.fault in AWAY:
-                    standing.rests_until = self._clock() + REST_SECONDS
+                    standing.rests_until = self._clock() + (error.wait_seconds or REST_SECONDS)
                 if position + 1 < len(order):
                     self._say(
                         f"LANGUAGE MODEL FAILED: {standing.llm.model}: {error}; "

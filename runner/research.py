@@ -137,7 +137,8 @@ class _Drafting:
 
     def run(self) -> ResearchDraft | None:
         explored = self._round("explore", Explored, context=self.shown)
-        criticised = self._round("critique", Criticised, context=self.shown, explored=explored.text)
+        ideas = explored.value.model_dump_json()  # what was checked: no prose, no thoughts
+        criticised = self._round("critique", Criticised, context=self.shown, explored=ideas)
         selected = criticised.value.selected
         if selected is None:
             self.tell("critique: none selected")
@@ -149,11 +150,11 @@ class _Drafting:
             "specify",
             Specified,
             context=self.shown,
-            explored=explored.text,
-            criticised=criticised.text,
+            explored=ideas,
+            criticised=criticised.value.model_dump_json(),
             selected=idea.model_dump_json(),
         )
-        return self._generate(idea, specified.text)
+        return self._generate(idea, specified.value.model_dump_json())
 
     def _generate(self, idea: Idea, specified: str) -> ResearchDraft:
         """Round 4, once more if what came back is no draft; the refusal is part of the prompt."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
+from runner.answers import Fault, LlmError, extract
 from runner.borders import BudgetExceeded, PriorError
 from runner.ledger import Ledger
-from runner.llm import Fault, Llm, LlmError, Mode, extract
+from runner.llm import Llm, Mode
 from tests.runner.llmserver import drip, flood, serving, stall, status
 
 
@@ -147,6 +149,113 @@ def test_what_can_not_be_used_is_a_classified_counted_error(answer, fault, calls
     assert "k-123" not in str(caught.value)
 
 
+def test_a_form_may_be_refused_with_422_too():
+    def strict(handler):
+        kind = handler.body.get("response_format", {}).get("type")
+        status(422, "extra fields")(handler) if kind else handler.completion(GOOD)
+
+    with serving(strict) as server:
+        llm = client(server)
+        assert ask(llm).value.name == "red"
+    assert (llm.mode, len(server.requests)) == (Mode.PLAIN, 3)
+
+
+def test_a_question_that_is_refused_for_itself_costs_no_form():
+    with serving(*[status(400, "context length exceeded")] * 3, GOOD) as server:
+        llm = client(server)
+        with pytest.raises(LlmError) as caught:
+            ask(llm)
+        assert caught.value.fault is Fault.REFUSED
+        assert llm.mode is Mode.JSON_SCHEMA
+        ask(llm)
+    assert server.requests[-1]["response_format"]["type"] == "json_schema"
+
+
+def busy(seconds):
+    return lambda handler: handler.send(429, b"{}", Retry_After=str(seconds))
+
+
+def test_a_server_that_names_a_time_is_left_alone_so_long():
+    waited = []
+    with serving(busy(7), busy("0.25"), GOOD) as server:
+        ask(client(server, pause=waited.append))
+    assert waited == [7.0, 2.0]
+
+
+@pytest.mark.parametrize("seconds", [3600, "1e300", "Fri, 31 Dec 2100 23:59:59 GMT"])
+def test_a_server_that_is_away_for_long_is_not_waited_for(seconds):
+    with serving(busy(seconds)) as server:
+        with pytest.raises(LlmError) as caught:
+            ask(client(server, pause=pytest.fail))
+        assert len(server.requests) == 1
+    assert caught.value.wait_seconds == 3600.0
+
+
+@pytest.mark.parametrize("seconds", ["", "-5", "nan", "soon", "inf-", "Fri, 99 Dec 2100"])
+def test_a_time_that_is_none_changes_nothing(seconds):
+    waited = []
+    with serving(busy(seconds), GOOD) as server:
+        ask(client(server, pause=waited.append))
+    assert waited == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "answered"), [(stall, 500), (flood, 500), (lambda h: h.send(200, b"<html>"), 0)]
+)
+def test_a_call_without_an_answer_is_on_the_bill(answer, answered):
+    with serving(answer) as server:
+        llm = client(server, deadline_seconds=2, retries=0)
+        with pytest.raises(LlmError):
+            ask(llm)
+    assert llm.ledger.estimated_calls == 1
+    assert llm.ledger.prompt_tokens > 20
+    assert llm.ledger.answer_tokens == answered
+
+
+@pytest.mark.parametrize("answer", [status(500), status(401)])
+def test_a_refusal_costs_nothing(answer):
+    with serving(answer) as server:
+        llm = client(server)
+        with pytest.raises(LlmError):
+            ask(llm)
+    assert (llm.ledger.calls, llm.ledger.total_tokens) == (0, 0)
+
+
+def test_reasoning_that_took_all_tokens_is_told():
+    def thinks(handler):
+        message = {"reasoning_content": "hm " * 100, "tool_calls": [{"type": "function"}]}
+        handler.completion(None, finish_reason="length", message=message)
+
+    with serving(thinks) as server, pytest.raises(LlmError, match="into reasoning") as caught:
+        ask(client(server))
+    assert caught.value.fault is Fault.EMPTY
+
+
+def test_two_levels_that_ask_at_once_lose_no_token(tmp_path):
+    ledger = Ledger(cap_tokens=10**9, path=tmp_path / "ledger.json")
+
+    def work(model):
+        for _ in range(100):
+            with ledger.reserved(1, 1):
+                ledger.spend(1, 2, estimated=False, model=model)
+                ledger.fault("empty", model)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, "abcd"))
+    again = Ledger(cap_tokens=1, path=tmp_path / "ledger.json")
+    assert (again.prompt_tokens, again.answer_tokens, again.calls) == (400, 800, 400)
+    assert again.faults == {"empty": 400}
+    assert [again.models[m]["calls"] for m in "abcd"] == [100] * 4
+
+
+def test_two_calls_at_once_break_no_cap_together():
+    ledger = Ledger(cap_tokens=100, cap_cost=1.0)
+    with ledger.reserved(40, 20), pytest.raises(BudgetExceeded), ledger.reserved(30, 20):
+        pass
+    with ledger.reserved(30, 20):
+        pass
+
+
 @pytest.mark.parametrize("answer", [stall, drip])
 def test_a_call_ends_at_its_deadline(answer):
     with serving(answer) as server:
@@ -212,3 +321,17 @@ def test_extraction_never_raises(text):
 
 def test_deep_nesting_is_no_answer():
     assert extract('{"a":' * 30_000) is None
+
+
+def test_thoughts_before_an_answer_are_passed_over():
+    assert extract('<think>{"a": 1}? No.</think>\n```json\n{"a": 2}\n```') == {"a": 2}
+    assert extract('perhaps {"a": 1}</think>{"a": 2}') == {"a": 2}
+    assert extract('{"a": "</think>"}') == {"a": "</think>"}
+    assert extract('{"a": 1}</think> and that is all') == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": [{"b": 1}', '{"a": {"b": 1}, "c', '{"a": {"b": 1}, "c": "d', '{"a": {"b": 1}\n']
+)
+def test_a_part_of_half_an_object_is_no_answer(text):
+    assert extract(text) is None

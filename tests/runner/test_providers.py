@@ -7,9 +7,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from runner.answers import Fault, LlmError
 from runner.borders import BudgetExceeded
 from runner.ledger import Ledger, Price
-from runner.llm import Fault, LlmError
 from runner.providers import REST_SECONDS, Providers
 from runner.settings import RunSettings
 from tests.runner.llmserver import serving, stall, status

@@ -7,10 +7,11 @@ import shutil
 
 import pytest
 
+from runner.answers import Fault, LlmError
 from runner.borders import EarlierRun, PriorError
 from runner.gpt_space import SPACE
 from runner.ledger import Ledger
-from runner.llm import Fault, Llm, LlmError
+from runner.llm import Llm
 from runner.prompting import FOLDER, PromptError, Prompts
 from runner.strategy import (
     HabitPrior,
