@@ -17,7 +17,7 @@ from sandbox.limits import Limits
 from tests.runner.platformserver import FakePlatform
 from tests.runner.surface import SurfaceTask, WalkPrior
 
-LIMITS = Limits(job_seconds=None, load_seconds=3, call_seconds=3)
+LIMITS = Limits(job_seconds=None, load_seconds=60, call_seconds=60)
 
 TEMPLATE = """
 from dataclasses import dataclass

@@ -77,10 +77,16 @@ def test_a_dataclass_in_a_mechanism_loads(stage: Stage, fake: FakePlatform) -> N
 @pytest.mark.engine
 @pytest.mark.parametrize("case", list(BAD))
 def test_what_cannot_be_loaded_is_refused_and_the_earlier_one_goes_on(
-    stage: Stage, fake: FakePlatform, case: str
+    stage: Stage, fake: FakePlatform, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, why = BAD[case]
-    stage.at = {1: lambda: fake.want(source, name="made")}
+
+    def want_it() -> None:
+        if why == "TIMEOUT":  # it never answers, so there is nothing to be patient for
+            monkeypatch.setattr("runner.hotload.TRY_SECONDS", 3)
+        fake.want(source, name="made")
+
+    stage.at = {1: want_it}
     stage.run(2)
     null = digest_of(NULL)
     assert fake.attested() == [(1, null)]  # never live
