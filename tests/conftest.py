@@ -115,7 +115,9 @@ def browser() -> Iterator[Browser]:
     # Chromium's own sandbox does not start for root; only our own pages are opened in it.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        chrome = playwright.chromium.launch(executable_path=chromium(), args=arguments)
+        chrome = playwright.chromium.launch(
+            executable_path=chromium(), args=arguments, timeout=120_000
+        )
         yield chrome
         chrome.close()
 

@@ -84,7 +84,7 @@ def test_live_without_reload(server: str, page: Page, factory: Any, tmp_path: Pa
     page.locator("summary", has_text="B101").click()
     page.get_by_role("button", name="Approve (2 still to open)").wait_for()
     page.evaluate("window.sameDocument = true")
-    with sqlite3.connect(tmp_path / "var" / "db.sqlite3", timeout=20) as database:
+    with sqlite3.connect(tmp_path / "var" / "db.sqlite3", timeout=120) as database:
         database.execute(
             "UPDATE proposals_proposal SET title = 'Renamed elsewhere', "
             "changed_at = '2999-01-01 00:00:00' WHERE id = 5"
@@ -94,7 +94,7 @@ def test_live_without_reload(server: str, page: Page, factory: Any, tmp_path: Pa
         "INSERT INTO proposals_stop (scope, reason, engaged_by, created_at) "
         "VALUES ('autonomy', 'too quick', 'person:linus', '2026-01-01 00:00:00')"
     )
-    with sqlite3.connect(tmp_path / "var" / "db.sqlite3", timeout=20) as database:
+    with sqlite3.connect(tmp_path / "var" / "db.sqlite3", timeout=120) as database:
         database.execute(stop)
     page.get_by_role("alert").filter(has_text="too quick").wait_for()
     assert page.evaluate("window.sameDocument") is True
@@ -150,6 +150,7 @@ def test_every_page_at_both_widths_and_in_the_dark(
             viewport={"width": width, "height": 844},
             color_scheme=scheme,  # type: ignore[arg-type]
         )
+        context.set_default_timeout(60_000)
         page = context.new_page()
         found = complaints(page)
         log_in(page, server, factory)
@@ -183,6 +184,7 @@ def test_print_shows_everything(server: str, page: Page, factory: Any) -> None:
 def test_without_script_it_still_works(server: str, browser: Browser, factory: Any) -> None:
     """Every step of an approval with scripting off."""
     context = browser.new_context(java_script_enabled=False)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     log_in(page, server, factory)
     for _ in range(3):
