@@ -150,4 +150,6 @@ def strict(schema: type[BaseModel]) -> dict[str, Any]:
 
 
 def shown(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+    """The beginning of what somebody else wrote, on one line and harmless to a terminal."""
+    cut = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+    return "".join(c if c.isprintable() else " " for c in cut)

@@ -323,6 +323,12 @@ def test_deep_nesting_is_no_answer():
     assert extract('{"a":' * 30_000) is None
 
 
+def test_what_is_quoted_moves_no_terminal():
+    with serving("no\x1b[2J\nway\x00") as server:
+        with pytest.raises(LlmError, match=r"no \[2J way "):
+            ask(client(server))
+
+
 def test_thoughts_before_an_answer_are_passed_over():
     assert extract('<think>{"a": 1}? No.</think>\n```json\n{"a": 2}\n```') == {"a": 2}
     assert extract('perhaps {"a": 1}</think>{"a": 2}') == {"a": 2}
