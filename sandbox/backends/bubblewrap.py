@@ -323,9 +323,12 @@ def _memory_file(data: bytes) -> Iterator[int]:
 
 
 def _version(program: str) -> str:
-    answer = subprocess.run(  # noqa: S603 - the program that was found on the path
-        [program, "--version"], capture_output=True, text=True, check=False, timeout=10
-    )
+    try:
+        answer = subprocess.run(  # noqa: S603 - the program that was found on the path
+            [program, "--version"], capture_output=True, text=True, check=False, timeout=10, env={}
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InfrastructureError(f"{program} does not run: {error}. {_FIX}") from error
     if answer.returncode:
         raise InfrastructureError(f"{program} does not run: {answer.stderr.strip()[-300:]}. {_FIX}")
     return answer.stdout.strip()

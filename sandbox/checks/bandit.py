@@ -106,7 +106,8 @@ class _Ready:
         process = self._process
         if process is None or self._owner != os.getpid() or process.poll() is not None:
             process = subprocess.Popen(  # noqa: S603 - our own script
-                [sys.executable, "-I", str(SCRIPT)],
+                [sys.executable, "-I", "-X", "utf8", str(SCRIPT)],
+                env={},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
