@@ -265,7 +265,7 @@ def _search(
             news=control.news,
             earlier_runs=remembered.runs,
         )
-    return Search(
+    search = Search(
         journal=journal,
         task=task,
         prior=prior,
@@ -281,6 +281,9 @@ def _search(
         outer=outer,
         earlier=remembered.baselines,
     )
+    if outer is not None:
+        outer.news = search.again
+    return search
 
 
 def _to_the_end(search: Search) -> tuple[int, str]:

@@ -11,13 +11,22 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
 from runner.borders import ResearchDraft
 from runner.journal import Journal, Report
-from runner.protocol import DraftSubmission, Observed, Round, Submitted
+from runner.protocol import (
+    LEVEL2_OUTCOMES,
+    DraftSubmission,
+    Level2Report,
+    Observed,
+    OutcomeReport,
+    Round,
+    Submitted,
+)
 from runner.store import dumps
 from sandbox.report import digest_of
 
@@ -34,6 +43,12 @@ class DraftState(StrEnum):
     LOCAL = "local"  # drafted by a run without a platform: only written to the folder
 
 
+_OUTCOMES = {
+    DraftState.DUE: "drafting",
+    DraftState.NONE: "none_selected",
+    DraftState.FAILED: "failed",
+    DraftState.REFUSED: "refused",
+}
 REMOTE_FINAL = frozenset(
     {"rejected", "failed", "withdrawn", "expired", "superseded", "rolled_back", "voided", "refused"}
 )
@@ -120,13 +135,47 @@ class Drafts:
             "rounds": [r.model_dump() for r in draft.rounds],
             "generator": draft.generator,
         }
-        self._update(
-            draft_id, state=state, draft=dumps(body), base_commit=commit, base_digest=digest
-        )
+        with self.store.transaction():
+            self._update(
+                draft_id, state=state, draft=dumps(body), base_commit=commit, base_digest=digest
+            )
+            self._told(draft_id, generator=draft.generator, title=draft.title)
 
-    def not_drafted(self, draft_id: str, state: DraftState, reason: str) -> None:
+    def not_drafted(self, draft_id: str, state: DraftState, reason: str, *, generator: str) -> None:
         """Store that there is no draft: NONE or FAILED."""
-        self._update(draft_id, state=state, reason=reason)
+        with self.store.transaction():
+            self._update(draft_id, state=state, reason=reason)
+            self._told(draft_id, generator=generator, title="")
+
+    def _told(self, draft_id: str, *, generator: str, title: str) -> None:
+        at = datetime.now(UTC).isoformat()
+        self.store.put(f"level2/{draft_id}", {"at": at, "generator": generator, "title": title})
+
+    def level2(self) -> Level2Report:
+        """What Level 2 did, for people; without the drafts themselves, which may be large."""
+        count = self.store.rows("SELECT COUNT(*) FROM drafts")[0][0]
+        query = (
+            "SELECT draft_id, after_trial, state, reason FROM drafts "
+            "ORDER BY after_trial DESC LIMIT ?"
+        )
+        rows = self.store.rows(query, LEVEL2_OUTCOMES)
+        return Level2Report(looks=count, outcomes=[self._outcome(row) for row in reversed(rows)])
+
+    def _outcome(self, row: sqlite3.Row) -> OutcomeReport:
+        told = self.store.get(f"level2/{row['draft_id']}", {})
+        outcome = _OUTCOMES.get(DraftState(row["state"]), "drafted")
+        return OutcomeReport.model_validate(
+            {
+                "draft_id": row["draft_id"],
+                "after_trial": row["after_trial"],
+                "outcome": outcome,
+                "generator": told.get("generator", "")[:200],
+                "title": told.get("title", "")[:200],
+                # Of a proposal, the platform knows better what became of it.
+                "reason": "" if outcome == "drafted" else row["reason"][:1000],
+                "at": told.get("at"),
+            }
+        )
 
     def submitted(self, answer: Submitted) -> None:
         """Store what the platform says of a draft."""
@@ -148,8 +197,10 @@ class Drafts:
 
     def all(self, *states: DraftState) -> list[DraftEntry]:
         """Drafts in these states (all without any), oldest first."""
-        rows = self.store.rows("SELECT * FROM drafts ORDER BY after_trial")
-        return [_draft(row) for row in rows if not states or row["state"] in states]
+        wanted = states or tuple(DraftState)
+        marks = ", ".join("?" for _ in wanted)
+        query = f"SELECT * FROM drafts WHERE state IN ({marks}) ORDER BY after_trial"  # noqa: S608
+        return [_draft(row) for row in self.store.rows(query, *wanted)]
 
     def open_on_platform(self) -> list[DraftEntry]:
         """Submitted drafts whose fate is still open."""

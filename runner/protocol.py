@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 PROTOCOL_VERSION = 1
 MAX_BODY_BYTES = 1024 * 1024
 MAX_TRIALS_A_BATCH = 200
+LEVEL2_OUTCOMES = 30
 MEMORY_RUNS = 10
 MEMORY_TRIALS = 100  # of one run
 
@@ -167,6 +168,26 @@ class MeasuringReport(Wire):
     memory: str = Field(default="", max_length=2000)  # where from, or what was in the way
 
 
+class OutcomeReport(Wire):
+    """What came of one look of Level 2 at the trace as it was after a trial. `drafting`: not known
+    yet; `refused`: drafted, and refused at the platform's door. `at`: when that was known."""
+
+    draft_id: str = Field(pattern=r"^[0-9a-f-]{36}$")
+    after_trial: int = Field(ge=0)
+    outcome: Literal["drafting", "drafted", "none_selected", "failed", "refused"]
+    generator: str = Field(default="", max_length=200)
+    title: str = Field(default="", max_length=200)
+    reason: str = Field(default="", max_length=1000)
+    at: datetime | None = None
+
+
+class Level2Report(Wire):
+    """Level 2 in one run: how often it looked, and what came of the latest looks, oldest first."""
+
+    looks: int = Field(ge=0)
+    outcomes: list[OutcomeReport] = Field(default_factory=list, max_length=LEVEL2_OUTCOMES)
+
+
 class RunReport(Wire):
     """One run of one task on one runner. Sent at its start and again whenever it changes."""
 
@@ -189,6 +210,7 @@ class RunReport(Wire):
     measuring: MeasuringReport | None = None
     frozen: list[str] = Field(default_factory=list)
     guidance: str = Field(default="", max_length=4000)
+    level2: Level2Report | None = None  # None: this run has no Level 2
 
 
 class TrialReport(Wire):

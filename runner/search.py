@@ -20,6 +20,7 @@ A prior without an answer is no fault of the mechanism: the trial is recorded as
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -131,6 +132,8 @@ class Search:
         self._earlier = tuple(earlier)
         self._keeper = Keeper(journal=journal, control=control, say=say)
         self._host_facts: dict[str, Any] | None = None
+        self._reporting = threading.Lock()
+        self._state: RunState = "running"
 
     def run(self) -> None:
         """Search until `plan.trials` trials beside the baseline are decided, then measure the best
@@ -181,6 +184,7 @@ class Search:
             if self.outer is not None:
                 steering = self.journal.steering()[1]
                 self.outer.boundary(self.journal.decided(), self._keeper.running, steering)
+                self.again()  # also what the platform's door said of a draft
             pending = self._propose(view, min(self.rules.parallel, left), decider)
         measured = trainings.measured(pending)
         last = max(measured, default=0)
@@ -295,6 +299,17 @@ class Search:
 
     def report(self, state: RunState) -> None:
         """Store how the run stands, for the platform."""
+        with self._reporting:
+            self._state = state
+            self._report()
+
+    def again(self) -> None:
+        """Something beside the trials came about (Level 2 has thought): report it. From any
+        thread."""
+        with self._reporting:
+            self._report()
+
+    def _report(self) -> None:
         if self._host_facts is None:
             self._host_facts = dict(self.task.host())
         report = telling.run_report(
@@ -303,7 +318,8 @@ class Search:
             prior=self.prior.label,
             facts=self._host_facts,
             planned=self.plan.trials,
-            state=state,
+            state=self._state,
+            level2=self.outer is not None,
         )
         self.journal.set_run_report(report)
         self.control.news()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from runner import baseline
 from runner.borders import Task
+from runner.drafts import Drafts
 from runner.journal import Entry, Journal
 from runner.measurements import Measurements, Purpose
 from runner.protocol import MeasuringReport, NoiseReport, ResultReport, RunReport, TrialReport
@@ -39,8 +40,9 @@ def run_report(
     facts: Mapping[str, Any],
     planned: int,
     state: RunState,
+    level2: bool = False,
 ) -> RunReport:
-    """How the run stands, as the platform is told."""
+    """How the run stands, as the platform is told. `level2`: whether the run has one."""
     steering, measurements = journal.steering()[1], Measurements(journal)
     return RunReport(
         run_id=journal.run_id,
@@ -62,6 +64,7 @@ def run_report(
         measuring=_measuring(measurements),
         frozen=sorted(steering.frozen),
         guidance=steering.guidance[:4000],
+        level2=Drafts(journal).level2() if level2 else None,
     )
 
 

@@ -177,6 +177,66 @@ def test_a_new_token_voids_the_old_one(door: Client) -> None:
     assert Runner.objects.count() == 1
 
 
+# --- Level 2 ---
+
+
+def an_outcome(after: int, outcome: str, **more: Any) -> dict[str, Any]:
+    return {
+        "draft_id": str(uuid.uuid5(uuid.NAMESPACE_OID, str(after))),
+        "after_trial": after,
+        "outcome": outcome,
+        "generator": "a model",
+        "at": "2026-11-21T03:10:00Z",
+        **more,
+    }
+
+
+def shown(run: str) -> str:
+    stored = Run.objects.get(run_id=run)
+    page = Client()
+    page.force_login(User.objects.get(username="linus"))
+    return str(page.get(f"/runs/{stored.pk}/").content.decode())
+
+
+def test_what_level_2_did_is_kept_and_shown(door: Client, run: str) -> None:
+    assert "This run has no Level 2." in shown(run)
+    outcomes = [
+        an_outcome(10, "drafted", title="tabu, shorter"),
+        an_outcome(20, "none_selected", reason="no mechanism was selected"),
+        an_outcome(30, "failed", reason="<img src=x onerror=alert(1)> half JSON"),
+        an_outcome(40, "refused", reason="name_exists: choose another name"),
+        an_outcome(50, "drafting", at=None),
+    ]
+    level2 = {"looks": 9, "outcomes": outcomes}
+    for _ in range(2):  # sent twice, kept once
+        assert post(door, "runs", {**a_run(run_id=run), "level2": level2}).status_code == 200
+    text = shown(run)
+    words = ("tabu, shorter", "no mechanism was selected", "half JSON", "name_exists", "a model")
+    for word in (*words, "not yet", "none selected", "4 earlier ones are not shown"):
+        assert word in text
+    assert "<img src=x" not in text
+    rows, older = display.looks(Run.objects.get())
+    assert [row.after_trial for row in rows] == [50, 40, 30, 20, 10]
+    assert (older, {row.number for row in rows}) == (4, {0})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"looks": -1},
+        {"looks": 31, "outcomes": [an_outcome(n, "drafted") for n in range(31)]},
+        {"looks": 1, "outcomes": [an_outcome(1, "approved")]},
+        {"looks": 1, "outcomes": [an_outcome(1, "failed", reason="x" * 1001)]},
+        {"looks": 1, "outcomes": [an_outcome(1, "drafted", proposal=7)]},
+        {"looks": 1, "outcomes": [an_outcome(1, "drafted", at="yesterday")]},
+    ],
+)
+def test_an_outcome_out_of_bounds_is_refused(door: Client, run: str, wrong: Any) -> None:
+    answer = post(door, "runs", {**a_run(run_id=run), "level2": wrong})
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
+    assert Run.objects.get().level2 is None
+
+
 # --- noise, result, memory ---
 
 NOISE = {
