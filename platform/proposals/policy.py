@@ -7,6 +7,7 @@ an error is a deny. Nothing acts here: `lifecycle` and `autonomy` do.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -154,8 +155,10 @@ class Policy(_Strict):
         return Mode.MANUAL if now.date() > self.expires else self.mode
 
 
+@functools.lru_cache(maxsize=8)
 def parse(text: str) -> Policy:
-    """The policy that a YAML text writes. Raises PolicyError."""
+    """The policy that a YAML text writes; it can't be changed, so one answer serves all who ask
+    for the same text. Raises PolicyError."""
     if len(text.encode()) > MAX_POLICY_BYTES:
         raise PolicyError(f"a policy has at most {MAX_POLICY_BYTES} bytes")
     try:

@@ -23,6 +23,7 @@ from proposals.policy import (
     judge,
     parse,
 )
+from pydantic import ValidationError
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "platform" / "proposals" / "policy.yaml").read_text()
@@ -125,6 +126,13 @@ def test_an_error_is_a_deny(broken: dict[str, Any]) -> None:
     verdict = judge(GUARDED, replace(GREEN, **broken), CALM)
     assert (verdict.decision, verdict.would) == (Decision.DENY, Decision.DENY)
     assert "could not be evaluated" in verdict.reasons[0]
+
+
+def test_a_text_is_parsed_once_and_nothing_of_it_can_be_changed() -> None:
+    assert parse(TEXT) is parse(TEXT)
+    assert hash(parse(TEXT))  # no part of it is a list or a mapping
+    with pytest.raises(ValidationError, match="frozen"):
+        parse(TEXT).people.open_per_author = 99
 
 
 @pytest.mark.parametrize(
