@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from audit import canonical, verifier
+from audit import canonical, source, verifier
 from audit.verifier import Kind
 from proposals.states import TRANSITIONS, State
 
@@ -265,3 +266,16 @@ def test_rows_are_compared_with_what_the_log_says() -> None:
     assert "has no row" in str(verifier.compare_rows(facts, [], kinds=["proposal"])[0])
     added = [*rows, {"of": "proposal:2"}]
     assert "does not know" in str(verifier.compare_rows(facts, added, kinds=["proposal"])[0])
+
+
+def test_rows_that_can_not_be_read_are_a_problem_and_no_traceback() -> None:
+    class Damaged:
+        name, kinds = "proposals", frozenset({"proposal"})
+
+        def rows(self, using: str) -> Iterator[dict[str, Any]]:
+            yield {"of": "proposal:1"}
+            raise ValueError("Expecting value: line 1 column 1")
+
+    (problem,) = source.compared(Damaged(), verifier.Result(), "default")
+    assert problem.kind is Kind.ROW
+    assert "rows of proposals can't be read" in problem.message

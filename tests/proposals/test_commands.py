@@ -93,6 +93,27 @@ def test_commands_can_be_repeated_and_refuse_what_is_wrong(world: Any, tmp_path:
         command("load_policy", str(tmp_path / "none.yaml"), "--by", "linus")
 
 
+def test_a_token_is_closed_by_who_may_stop(world: Any) -> None:
+    door = world.door()
+    assert door.get("/api/v1/runner/desired").status_code == 200
+    name, why = world.runner.name, ("--reason", "the host was lost")
+    for wrong in (
+        (name, "--by", "katherine", *why),
+        (name, "--by", "nobody", *why),
+        ("gpu-7", "--by", "linus", *why),
+        (name, "--by", "linus", "--reason", " "),
+    ):
+        with pytest.raises(CommandError):
+            command("revoke_runner", *wrong)
+    assert door.get("/api/v1/runner/desired").status_code == 200
+    assert "is closed" in command("revoke_runner", name, "--by", "linus", *why)
+    assert door.get("/api/v1/runner/desired").status_code == 401
+    (entry,) = world.entries("runner.revoked")
+    assert (entry["actor"]["name"], entry["reason"]) == ("linus", "the host was lost")
+    with pytest.raises(CommandError, match="was revoked"):
+        command("revoke_runner", name, "--by", "linus", *why)
+
+
 def test_the_worker_ends_cleanly_when_it_is_told_to(site: Path) -> None:
     worker = subprocess.Popen(
         [sys.executable, "manage.py", "work"],
