@@ -157,10 +157,18 @@ def run(
         keep_sigma=keep_sigma,
         confirmations=confirmations,
         repeats=repeats,
-        memory=None if no_memory else memory or out.parent,
+        memory=_memory_of(out, memory, none=no_memory),
     )
     _catch_signals()
     raise typer.Exit(run_settings(settings))
+
+
+def _memory_of(out: Path, given: Path | None, *, none: bool) -> Path | None:
+    """Where other runs are looked for: beside this one, if nobody says otherwise."""
+    if given is not None and (none or not given.is_dir()):
+        say("--memory and --no-memory: which one?" if none else f"--memory: {given} is no folder")
+        raise typer.Exit(USAGE)
+    return None if none else given or out.parent
 
 
 def _checked(**typed: Any) -> RunSettings:

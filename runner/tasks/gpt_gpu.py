@@ -206,7 +206,7 @@ def _probe(device: str) -> str:
     except subprocess.TimeoutExpired:
         raise TaskError(f"torch did not start within {PROBE_SECONDS:g} s") from None
     if done.returncode != 0:
-        raise TaskError(f"the {device} can't be used: {done.stderr.strip()[-800:]}")
+        raise TaskError(f"{device} can't be used: {done.stderr.strip()[-800:]}")
     found = [line for line in done.stdout.splitlines() if line.startswith("device: ")]
     return found[0].removeprefix("device: ") if found else device
 

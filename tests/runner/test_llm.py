@@ -324,9 +324,8 @@ def test_deep_nesting_is_no_answer():
 
 
 def test_what_is_quoted_moves_no_terminal():
-    with serving("no\x1b[2J\nway\x00") as server:
-        with pytest.raises(LlmError, match=r"no \[2J way "):
-            ask(client(server))
+    with serving("no\x1b[2J\nway\x00") as server, pytest.raises(LlmError, match=r"no \[2J way "):
+        ask(client(server))
 
 
 def test_thoughts_before_an_answer_are_passed_over():

@@ -334,6 +334,8 @@ def runner(*options: str, var: Path) -> subprocess.Popen[str]:
         (("--task", "no-such"), "no task"),
         (("--prior", "openai"), "--base-url"),
         (("--model", "m"), "add --prior openai, --generator openai, or both"),
+        (("--memory", "/no/such/folder"), "--memory: /no/such/folder is no folder"),
+        (("--memory", "/tmp", "--no-memory"), "which one?"),
         (("--prior", "guess"), "habit"),
         (("--platform", "/no/such/file"), "register_runner"),
         (("--out", "/proc/1/nowhere"), "choose another --out"),
