@@ -106,8 +106,8 @@ def _how(result: Result, newest: Note) -> SafeString:
         "<tr><th>Entries<td>{}</tr><tr><th>Newest checkpoint<td>{} entries, root <code>{}</code>"
         "</tr></table>",
         "Use the key that you were given at another time by another way; the one in this bundle "
-        "proves nothing about its sender. The same holds for verify.py: read it, or compare it with "
-        "the one that a source you trust makes (PYTHONPATH=platform python -m audit.onefile).",
+        "proves nothing about its sender. The same holds for verify.py: read it, or compare it "
+        "with the one that a source you trust makes (PYTHONPATH=platform python -m audit.onefile).",
         result.key,
         result.entries,
         newest.size,
