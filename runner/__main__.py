@@ -208,6 +208,8 @@ def run_settings(settings: RunSettings) -> int:
     except (JournalError, CredentialsError, TaskError, PromptError) as error:
         say(f"ERROR: {error}")
         return USAGE
+    except BudgetExceeded as error:  # before anything ran: what was spent can't be read
+        return _ended(BUDGET, f"PAUSED: {error}")[0]
     except StopRequested:
         return SIGNAL + _signalled[0]
 

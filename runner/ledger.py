@@ -7,6 +7,7 @@ what a person gave; nothing here knows a provider.
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -71,6 +72,11 @@ class Ledger:
         self.calls, self.estimated_calls = kept["calls"], kept["estimated_calls"]
         self.faults = Counter(kept["faults"])
         self.cost = kept.get("cost", 0.0)  # ledgers of before had neither
+        counts = (self.prompt_tokens, self.answer_tokens, self.calls, self.estimated_calls)
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError("a count is no whole number")
+        if not (math.isfinite(self.cost) and self.cost >= 0):  # NaN is below every cap
+            raise ValueError(f"a cost of {self.cost}")
         self.models = {name: Counter(of) for name, of in kept.get("models", {}).items()}
 
     @property

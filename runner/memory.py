@@ -14,7 +14,7 @@ import json
 import platform
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -145,8 +145,12 @@ def _earlier(source: str, run: MemoryRun, host: Host) -> EarlierRun:
 def in_folder(folder: Path, *, task_digest: str, run_id: str) -> tuple[list[MemoryRun], int]:
     """Other runs of the task below `folder`, newest first, and how many folders with a journal
     could not be read (another version's, or broken)."""
-    paths = [p for p in folder.glob(f"*/{DATABASE}") if p.is_file() and not _linked(p)]
-    paths.sort(key=lambda p: p.stat().st_mtime, reverse=True)
+    dated = []
+    for path in folder.glob(f"*/{DATABASE}"):
+        with suppress(FileNotFoundError):  # somebody removes it at this moment
+            if path.is_file() and not _linked(path):
+                dated.append((path.stat().st_mtime, path))
+    paths = [path for _, path in sorted(dated, reverse=True)]
     found, skipped = [], 0
     for path in paths[:MAX_FOLDERS]:
         try:
@@ -181,6 +185,8 @@ def _read(path: Path, *, task_digest: str) -> MemoryRun | None:
         query = "SELECT * FROM trials WHERE phase = 'decided' ORDER BY number"
         entries = [entry_of(row) for row in db.execute(query)]
     report, host = meta.get("run_report", {}), meta.get("host", {})
+    if not entries or entries[0].number != BASELINE:
+        raise ValueError("a journal without its baseline")
     return MemoryRun(
         run_id=meta["identity"]["run_id"],
         runner=path.parent.name[:60],
@@ -190,7 +196,7 @@ def _read(path: Path, *, task_digest: str) -> MemoryRun | None:
         metric=report["metric"],
         minimize=report["minimize"],
         sigma=meta["noise"]["sigma"],
-        baseline=list(next(e.repeats for e in entries if e.number == BASELINE)),
+        baseline=list(entries[0].repeats),
         trials_in_all=len(entries),
         trials=[_trial(entry) for entry in selected(entries)],
     )

@@ -112,6 +112,13 @@ def test_another_task_is_not_remembered_and_what_cannot_be_read_is_counted(tmp_p
     assert (found, skipped) == ([], 2)
 
 
+def test_a_journal_without_its_baseline_is_counted_and_stops_nobody(tmp_path: Path) -> None:
+    run_in(tmp_path / "one")
+    with sqlite3.connect(tmp_path / "one" / DATABASE) as db:
+        db.execute("DELETE FROM trials")
+    assert in_folder(tmp_path, task_digest=SurfaceTask.digest, run_id="x") == ([], 1)
+
+
 def test_the_platform_is_asked_and_a_run_counts_once(tmp_path: Path) -> None:
     one = run_in(tmp_path / "one")
     other = a_run()

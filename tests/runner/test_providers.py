@@ -7,6 +7,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from runner.__main__ import run_settings
 from runner.answers import Fault, LlmError
 from runner.borders import BudgetExceeded
 from runner.ledger import Ledger, Price
@@ -98,12 +99,29 @@ def test_the_caps_hold_over_all_of_them_and_are_no_reason_to_ask_the_next(tmp_pa
         assert two.requests == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"prompt_tokens": 1}', ""])
+COUNTS = '"prompt_tokens": 1, "answer_tokens": 1, "estimated_calls": 0, "faults": {}'
+BROKEN = [
+    *("{", "[]", '{"prompt_tokens": 1}', ""),
+    f'{{{COUNTS}, "calls": 1, "cost": NaN}}',
+    f'{{{COUNTS}, "calls": 1, "cost": -3}}',
+    f'{{{COUNTS}, "calls": "1"}}',
+]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_a_broken_ledger_refills_no_cap(tmp_path, text):
     path = tmp_path / "ledger.json"
     path.write_text(text)
     with pytest.raises(BudgetExceeded, match="mend it"):
         Ledger(cap_tokens=10, path=path)
+
+
+def test_a_run_with_a_broken_ledger_pauses_before_it_asks(tmp_path, capsys):
+    (tmp_path / "tokens.json").write_text("{")
+    options = {"task": "table", "trials": 1, "out": tmp_path, "generator": "openai"}
+    made = RunSettings(**options, base_url="http://127.0.0.1:9/v1", model="m")
+    assert run_settings(made) == 4
+    assert "mend it" in capsys.readouterr().out
 
 
 def settings(tmp_path, **options):
