@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,10 @@ def family(pid: int) -> float:
     """Processor seconds of the living descendants of a process and of what they waited for."""
     spent = 0.0
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
+        children = []
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that just ended
+            children = (task / "children").read_text().split()
+        for child in children:
             spent += of_process(int(child), waited=True) + family(int(child))
     return spent
 

@@ -48,6 +48,7 @@ class Ahead:
         self._lock = threading.Lock()
         self._key: Key | None = None
         self._future: Future[Prepared] | None = None
+        self._taken: Key | None = None  # the last that a boundary wanted: too late to begin it
         self._open: set[Future[Any]] = set()
         self._closed = False
 
@@ -56,7 +57,9 @@ class Ahead:
         it is being made, was made, could not be made, or while too many are on their way."""
         key, prepare = key_of(desired), self._prepare(desired, view)
         with self._lock:
-            if self._closed or key == self._key or len(self._open) >= MAX_AT_ONCE:
+            if self._closed or len(self._open) >= MAX_AT_ONCE:
+                return
+            if key in {self._key, self._taken}:
                 return
             self._drop()
             self._key, self._future = key, self._beside(prepare)
@@ -85,7 +88,8 @@ class Ahead:
     def _take(self, desired: Desired) -> Prepared | None:
         """The prepared one, if it is exactly this one. None: there is none, or it failed."""
         with self._lock:
-            future, wanted = self._future, self._key == key_of(desired)
+            self._taken = key_of(desired)
+            future, wanted = self._future, self._key == self._taken
             if not wanted:
                 self._drop()
             self._key = self._future = None

@@ -172,7 +172,7 @@ class OutcomeReport(Wire):
     """What came of one look of Level 2 at the trace as it was after a trial. `drafting`: not known
     yet; `refused`: drafted, and refused at the platform's door. `at`: when that was known."""
 
-    draft_id: str = Field(pattern=r"^[0-9a-f-]{36}$")
+    draft_id: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
     after_trial: int = Field(ge=0)
     outcome: Literal["drafting", "drafted", "none_selected", "failed", "refused"]
     generator: str = Field(default="", max_length=200)

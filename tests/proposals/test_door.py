@@ -233,6 +233,23 @@ def test_the_desired_state_is_signed_and_holds_the_exact_source(world: Any) -> N
     assert (stopped["stopped"], stopped["stop_reason"]) == (True, "smoke")
 
 
+def test_the_desired_state_is_sent_whole_only_where_it_changed(world: Any) -> None:
+    def ask(tag: str) -> Any:
+        headers = {"If-None-Match": tag}
+        return world.door().get("/api/v1/runner/desired", headers=headers)
+
+    first = ask("")
+    tag = first["ETag"]
+    assert (ask(tag).status_code, ask(tag).content) == (304, b"")
+    for other in ('"other"', tag + "x", "*", "x" * 5000):
+        assert (ask(other).status_code, ask(other).content) == (200, first.content)
+    lifecycle.stop(person=world["ada"], reason="smoke", target_id=world.target.pk)
+    stopped = ask(tag)
+    assert stopped.status_code == 200
+    assert stopped.json()["stopped"]
+    assert ask(stopped["ETag"]).status_code == 304
+
+
 def test_a_runner_attests_over_http(world: Any) -> None:
     proposal = world.approved()
     lifecycle.activate(proposal_id=proposal.pk)

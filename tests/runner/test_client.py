@@ -107,6 +107,20 @@ def test_an_answer_that_makes_no_sense_is_no_answer(
         client.desired()
 
 
+def test_a_desired_state_that_did_not_change_is_the_known_one(
+    fake: FakePlatform, client: PlatformClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = client.desired()
+    monkeypatch.setattr(client, "_known", ('"tag"', known))
+    fake.want(NULL)
+    fake.faults = [(304, b"")]
+    assert client.desired() is known
+    assert client.desired() == fake.desired != known  # without a tag nothing is kept
+    fake.faults = [(304, b"")] * 3
+    with pytest.raises(Unreachable, match="304"):
+        client.desired()
+
+
 def test_an_endless_answer_is_cut(
     fake: FakePlatform, client: PlatformClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

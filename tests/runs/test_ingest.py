@@ -229,6 +229,7 @@ def test_what_level_2_did_is_kept_and_shown(door: Client, run: str) -> None:
         {"looks": 1, "outcomes": [an_outcome(1, "failed", reason="x" * 1001)]},
         {"looks": 1, "outcomes": [an_outcome(1, "drafted", proposal=7)]},
         {"looks": 1, "outcomes": [an_outcome(1, "drafted", at="yesterday")]},
+        {"looks": 1, "outcomes": [an_outcome(1, "drafted", draft_id="1" * 36)]},
     ],
 )
 def test_an_outcome_out_of_bounds_is_refused(door: Client, run: str, wrong: Any) -> None:
