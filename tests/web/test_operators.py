@@ -9,6 +9,8 @@ from django.test import Client
 from proposals import plots
 from proposals.models import OperatorEntry
 
+from sandbox.prediction import SEARCHES
+
 Story = dict[str, Any]
 As = Callable[[str], Client]
 BOUNDS = {
@@ -71,7 +73,7 @@ def test_a_broken_entry_is_loud_on_every_page(story: Story, as_: As) -> None:
 def test_a_proposal_shows_gain_lane_posture_and_advisories(story: Story, as_: As) -> None:
     page = as_("ada").get("/proposals/5/").content.decode()
     for words in (
-        "Predicted gain", "95 % interval", "n = 10 paired searches", "no promise",
+        "Predicted gain", "95 % interval", f"n = {SEARCHES} paired searches", "no promise",
         "sigma ahead of the null mechanism", "candidates proposed", "trials judged",
         "It is the approved operator tabu with other parameters, within its bounds",
         "How this was looked at", "System calls were filtered", "held",
