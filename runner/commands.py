@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from runner.baseline import BaselineFailed
 from runner.borders import BudgetExceeded, PriorError
+from runner.corpus import CorpusError
 from runner.foreign import ForeignError, read_foreign, write_trials
 from runner.prompting import PromptError
 from runner.recipe import RecipeError, read_recipe
@@ -60,7 +61,7 @@ def _add_record(app: typer.Typer, say: Say) -> None:
             cache = Path(os.environ.get("ESCAPEMENT_VAR", ROOT / "var")) / "corpus"
             found = read_recipe(recipe)
             digest = do(found, out=out, cache=cache, workers=workers, say=say)
-        except (RecipeError, RecordingError) as error:
+        except (RecipeError, RecordingError, CorpusError) as error:
             say(f"ERROR: {error}")
             raise typer.Exit(USAGE) from None
         size = out.stat().st_size

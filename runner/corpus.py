@@ -64,7 +64,20 @@ def _collect(root: Path) -> tuple[bytes, bytes, int]:
 
 
 def prepare(cache: Path, *, root: Path | None = None) -> Corpus:
-    """Collect the text, make sure that `cache` holds exactly it, and describe it."""
+    """Collect the text, make sure that `cache` holds exactly it, and describe it.
+
+    Raises CorpusError.
+    """
+    try:
+        return _prepare(cache, root)
+    except OSError as error:
+        raise CorpusError(
+            f"the text can't be read, or not be kept in {cache}: {error.strerror}; ESCAPEMENT_VAR "
+            "names another folder"
+        ) from error
+
+
+def _prepare(cache: Path, root: Path | None) -> Corpus:
     root = root or Path(sysconfig.get_paths()["stdlib"])
     train, held_out, files = _collect(root)
     if len(train) + len(held_out) < MINIMUM_BYTES or not held_out:

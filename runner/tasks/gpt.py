@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class GptTask:
             return refused
         try:
             command = self._command(config, seed)
-        except (CorpusError, OSError) as error:
+        except CorpusError as error:
             return Outcome(metric=None, failure="infrastructure", message=str(error))
         return measure(
             command,
@@ -151,12 +151,19 @@ class GptOptions(TaskOptions):
 
 
 def _make(options: GptOptions, places: Places) -> GptTask:
-    return GptTask(
+    task = GptTask(
         budget_seconds=options.budget_seconds,
         cache=places.var / "corpus",
         threads=options.threads,
         memory_mb=options.memory_mb,
     )
+    try:
+        task.digest  # noqa: B018 - it needs all that a training needs
+    except PackageNotFoundError:
+        raise TaskError("torch is not installed: `pip install 'escapement[runner]'`") from None
+    except CorpusError as error:
+        raise TaskError(str(error)) from None
+    return task
 
 
 KIND = TaskKind(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from runner.borders import FAILURES
 from runner.subprocesses import Finished
+from runner.tasks import Places, TaskError, get_task
 from runner.tasks.base import Deadline, classify, measure, trial_environment
 from runner.tasks.gpt import GptTask
 from runner.tasks.reading import MetricReader
@@ -107,6 +109,19 @@ def test_whatever_is_printed_is_classified(output, code, timed_out):
     assert outcome.failure == "" or outcome.failure in FAILURES
     if code != 0 or timed_out:
         assert outcome.metric is None
+
+
+def test_what_a_task_needs_is_asked_for_before_the_run(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(TaskError, match="ESCAPEMENT_VAR names"):
+        get_task("gpt", places=Places(var=tmp_path / "file"))
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("runner.tasks.gpt.version", missing)
+    with pytest.raises(TaskError, match="pip install"):
+        get_task("gpt", places=Places(var=tmp_path))
 
 
 def test_a_trial_sees_no_secret(monkeypatch):
