@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -106,8 +105,6 @@ def test_only_groups_of_dead_owners_are_reaped(first: Path) -> None:
     for name in names.values():
         for parent in found.parents.values():
             (parent / name).mkdir()
-    began = time.monotonic()
-    assert found.reap() == [names["dead"]]
-    assert time.monotonic() - began < cgroups.EMPTY_SECONDS
+    assert found.reap() == [names["dead"]]  # raises where a group does not become empty in time
     left = {path.name for path in found.parents["memory"].iterdir()}
     assert left == set(names.values()) - {names["dead"]}
