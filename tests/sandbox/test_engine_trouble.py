@@ -69,7 +69,7 @@ def test_a_hung_engine_is_could_not_look_in_each_phase_and_nothing_stays(
     # Patient with a busy machine, except where the hanging itself is waited for.
     phase = request.node.callspec.params["proxy"]
     monkeypatch.setattr(engine, "WORKER_SECONDS", 2 if phase == "remove" else 4)
-    limits = Limits(call_seconds=2 if phase == "talk" else 60)
+    limits = Limits(call_seconds=2 if phase == "talk" else 10)
     report = screen(tabu(), backend=get_backend("docker"), limits=limits, static=False)
     assert proxy.hung.is_set(), "the phase was never reached"
     assert report.outcome is Outcome.COULD_NOT_LOOK
