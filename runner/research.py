@@ -27,6 +27,7 @@ from sandbox.checks import interface
 from sandbox.checks.table import MECHANISM_MODULES
 from sandbox.draft import draft_from_files, mechanism_classes
 from sandbox.report import DraftError, digest_of
+from sandbox.syntax import tree_of
 
 if TYPE_CHECKING:
     from runner.llm import Answer, LanguageModel
@@ -224,7 +225,7 @@ def refusal(files: dict[str, str], name: str, context: ResearchContext) -> str:
         draft_from_files({p: text.encode() for p, text in files.items()})
     except DraftError as error:
         return f"{error.code}: {error}"
-    wrong = [f.message for f in interface.findings(ast.parse(files[path]), path)]
+    wrong = [f.message for f in interface.findings(tree_of(files[path]), path)]
     if _declared_name(files[path]) != name:
         wrong.append(f"the class attribute `name` must be {name!r}")
     if wrong:
@@ -247,7 +248,7 @@ def fingerprint(source: str) -> str:
 
     Two files with the same fingerprint differ in wording and constants at most.
     """
-    tree = ast.parse(source)
+    tree = tree_of(source)
     names: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)) and _has_docstring(node):
@@ -269,7 +270,7 @@ def _has_docstring(node: ast.FunctionDef | ast.ClassDef | ast.Module) -> bool:
 
 
 def _declared_name(source: str) -> str | None:
-    for cls in mechanism_classes(ast.parse(source)):
+    for cls in mechanism_classes(tree_of(source)):
         for statement in cls.body:
             named = isinstance(statement, ast.Assign) and any(
                 isinstance(t, ast.Name) and t.id == "name" for t in statement.targets
@@ -307,7 +308,7 @@ def _shown_context(
 
 
 def _first_line(source: str) -> str:
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return (ast.get_docstring(tree_of(source)) or "").partition("\n")[0]
 
 
 def _memory(draft: object) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from runner.protocol import LibraryEntry
 from sandbox.draft import PARAMETER, mechanism_classes
 from sandbox.operators import docstring, note, recognise, renamed, replaced
+from sandbox.syntax import tree_of
 
 Number = int | float
 VARIANT = re.compile(r"^(.*)_v\d+$")
@@ -36,7 +37,7 @@ class Variant:
 
 def parameters(source: str) -> dict[str, Number]:
     """The operator's numeric parameters, in the order of the file."""
-    return {name: _value(node) for name, node in _parameter_nodes(ast.parse(source)).items()}
+    return {name: _value(node) for name, node in _parameter_nodes(tree_of(source)).items()}
 
 
 def stem(name: str) -> str:
@@ -53,7 +54,7 @@ def fresh_name(operator: str, taken: set[str]) -> str:
 
 def vary(entry: LibraryEntry, values: Mapping[str, Number], name: str) -> Variant:
     """`entry` with other parameters under another name; VariationError where that is not all."""
-    tree = ast.parse(entry.source)
+    tree = tree_of(entry.source)
     nodes = _parameter_nodes(tree)
     if unknown := sorted(set(values) - set(nodes)):
         raise VariationError(f"{entry.name} has no parameters {unknown}")
@@ -108,7 +109,7 @@ def _name_nodes(tree: ast.Module) -> list[ast.expr]:
 
 def _with_note(source: str, line: str) -> str:
     """A line in the module's docstring that says what the variant varies."""
-    tree = ast.parse(source)
+    tree = tree_of(source)
     first = tree.body[0] if tree.body else None
     text = ast.get_docstring(tree)
     if text is None or not isinstance(first, ast.Expr):

@@ -15,6 +15,8 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sandbox.syntax import tree_of
+
 MAX_SOURCE_BYTES = 2 * 1024 * 1024
 MAX_MODULES = 40
 MAX_NAMES = 500
@@ -80,7 +82,7 @@ def _read(module: str, data: bytes, files: set[str]) -> tuple[str, ...]:
     if len(data) > MAX_SOURCE_BYTES:
         raise OpenedError(f"{module} is too large to be read: {help_text}")
     try:
-        tree = ast.parse(data)
+        tree = tree_of(data)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise OpenedError(f"{module} can't be parsed ({error}): {help_text}") from None
     listed = _listed(tree)

@@ -22,6 +22,20 @@ UTF8_NAMES = ("utf-8", "utf8", "utf_8")
 _parser = threading.Lock()
 
 
+def tree_of(source: str | bytes, *, filename: str = "<unknown>") -> ast.Module:
+    """`ast.parse`, with its errors, for one thread at a time: nothing else here calls that."""
+    with _parser, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source, filename=filename)
+
+
+def expression_of(text: str) -> ast.expr:
+    """The same for one expression."""
+    with _parser, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text, mode="eval").body
+
+
 def encoding_cookie(data: bytes) -> str | None:
     """The encoding that the first two lines declare, where it is another one than UTF-8."""
     for line in data.splitlines()[:2]:
@@ -52,9 +66,7 @@ def parse(path: str, data: bytes) -> ast.Module:
     """The syntax tree of a file; DraftError `not_utf8`, `syntax_error` or `deeply_nested`."""
     text = decode(path, data)
     try:
-        with _parser, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text, filename=path)
+        tree = tree_of(text, filename=path)
     except SyntaxError as error:
         if "too many nested" in str(error.msg) or "too many levels" in str(error.msg):
             raise _nested(path) from None

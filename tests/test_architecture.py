@@ -170,6 +170,13 @@ def test_only_the_log_creates_entries() -> None:
     assert not found
 
 
+def test_only_one_place_parses_python() -> None:
+    """Python 3.11 fails where two threads parse at once: `sandbox.syntax` has the lock."""
+    files = sources("sandbox", "runner", "platform")
+    found = {name(path) for path in files if re.search(r"\bast\.parse\(", path.read_text())}
+    assert found == {"sandbox/syntax.py"}
+
+
 def test_the_lock_satisfies_what_the_project_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"]]

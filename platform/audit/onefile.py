@@ -15,6 +15,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from sandbox.syntax import tree_of
+
 PACKAGE = Path(__file__).parent / "verifier"
 # Each module stands behind those that it uses.
 ORDER = (
@@ -37,7 +39,7 @@ def source(package: Path = PACKAGE, order: tuple[str, ...] = ORDER) -> str:
     bodies = []
     for module in order:
         text = (package / f"{module}.py").read_text("utf-8")
-        said, *statements = ast.parse(text).body
+        said, *statements = tree_of(text).body
         head = [n for n in statements if isinstance(n, ast.Import | ast.ImportFrom)]
         rest = statements[len(head) :]
         if [*head, *rest] != statements or not head or not isinstance(said, ast.Expr):
@@ -49,7 +51,7 @@ def source(package: Path = PACKAGE, order: tuple[str, ...] = ORDER) -> str:
         about = "\n".join(f"# {line}".rstrip() for line in ast.literal_eval(said.value).split("\n"))
         body = "".join(text.splitlines(keepends=True)[head[-1].end_lineno :]).strip("\n")
         bodies.append(f"# {f' {module} ':-^98}\n{about}\n\n\n{body}\n")
-    top = ast.get_docstring(ast.parse((package / "__init__.py").read_text("utf-8")), clean=False)
+    top = ast.get_docstring(tree_of((package / "__init__.py").read_text("utf-8")), clean=False)
     plain = [f"import {name}\n" for name in sorted(imports.pop("", ()))]
     named = [
         f"from {m} import {', '.join(sorted(names))}\n" for m, names in sorted(imports.items())

@@ -20,6 +20,7 @@ from runner.tasks.base import TaskError
 from runner.tasks.constants import MAX_SCRIPT_BYTES, Scalar, Source, read
 from runner.tasks.literals import Unknown, Value, evaluate
 from sandbox.mechanism import Constraint
+from sandbox.syntax import expression_of
 
 MAX_NODES = 400
 MAX_RULES = 100
@@ -276,7 +277,7 @@ def _constants_of_file(path: Path) -> Names:
     for name, node in source.names.items():
         try:
             value = evaluate(node, {n: evaluate(e) for n, e in known.items()})
-            known[name] = ast.parse(repr(value), mode="eval").body
+            known[name] = expression_of(repr(value))
         except Unknown:
             continue
     return known

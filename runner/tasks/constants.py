@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from runner.tasks.base import TaskError
 from runner.tasks.literals import Unknown, Value, evaluate
+from sandbox.syntax import expression_of, tree_of
 
 MAX_SCRIPT_BYTES = 1024 * 1024
 MAX_CONSTANTS = 400
@@ -165,7 +166,7 @@ def _parse(data: bytes, what: str) -> ast.Module:
     if encoding not in ("utf-8", "utf-8-sig") and not data.isascii():
         raise TaskError(f"{what} says that it is {encoding}: save it as UTF-8")
     try:
-        return ast.parse(data.removeprefix(BOM))
+        return tree_of(data.removeprefix(BOM))
     except SyntaxError as error:
         raise TaskError(
             f"{what}, line {error.lineno}: {error.msg}: it is no Python that this "
@@ -263,7 +264,7 @@ def _slot(name: str, constant: str, node: ast.expr, data: bytes, starts: list[in
     start = starts[node.lineno - 1] + node.col_offset
     end = starts[node.end_lineno - 1] + node.end_col_offset
     text = data[start:end].decode()
-    if ast.dump(ast.parse(f"({text}\n)", mode="eval").body) != ast.dump(node):
+    if ast.dump(expression_of(f"({text}\n)")) != ast.dump(node):
         raise Unknown("its place in the file is unclear")
     return Slot(
         name=name, constant=constant, value=value, text=text, start=start, end=end, line=node.lineno
