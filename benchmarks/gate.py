@@ -8,15 +8,16 @@ Everything is measured in one run, in turns, so that the ratios hold where the s
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import math
+import multiprocessing
 import os
 import platform
-import queue
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -30,7 +31,6 @@ import naive  # noqa: E402
 
 from sandbox import clearance  # noqa: E402
 from sandbox.backends import Backend, get_backend  # noqa: E402
-from sandbox.backends.base import Purpose  # noqa: E402
 from sandbox.draft import lay_out  # noqa: E402
 from sandbox.host import Limits, MechanismHost  # noqa: E402
 from sandbox.mechanism import Candidate, View  # noqa: E402
@@ -40,7 +40,8 @@ from sandbox.screen import screen  # noqa: E402
 from sandbox.testing import make_trial, make_view  # noqa: E402
 
 WORKERS = 2
-POOL = {Purpose.MECHANISM: 2 * WORKERS, Purpose.TESTS: WORKERS}
+READY_SECONDS = 120
+QUEUE_SECONDS = 600  # for one verdict
 TRIAL_SECONDS = (5, 300)
 CALLS = 300
 TRACE = 50
@@ -103,37 +104,48 @@ def one_at_a_time(jobs: dict[str, Job], rounds: int) -> dict[str, Any]:
     return {name: summary(seconds) for name, seconds in taken.items()}
 
 
-def queued(job: Callable[[], None], count: int) -> dict[str, Any]:
-    """`count` submitted at once, and two workers: submit to verdict, and verdicts a minute."""
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in range(count):
+def queued(way: str, operator: str, count: int, naive_run: tuple[str, str]) -> dict[str, Any]:
+    """`count` submitted at once, and two workers, each a process as `manage.py work` is: submit to
+    verdict, and verdicts a minute."""
+    processes = multiprocessing.get_context("spawn")
+    waiting, taken, ready = processes.Queue(), processes.Queue(), processes.Barrier(WORKERS + 1)
+    arguments = (way, operator, naive_run, (waiting, taken), ready)
+    workers = [processes.Process(target=work, args=arguments) for _ in range(WORKERS)]
+    for worker in workers:
+        worker.start()
+    ready.wait(READY_SECONDS)
+    began = time.monotonic()
+    for number in [*range(count), *[None] * WORKERS]:
         waiting.put(number)
-    taken: list[float] = []
-    failures: list[BaseException] = []
-    began = time.perf_counter()
+    ends = [taken.get(timeout=QUEUE_SECONDS) for _ in range(count)]
+    for worker in workers:
+        worker.join()
+        if worker.exitcode:
+            raise SystemExit(f"a worker of the queue ended with {worker.exitcode}")
+    whole = max(ends) - began
+    waits = summary([end - began for end in ends])
+    return {**waits, "whole_s": round(whole, 1), "a_minute": round(60 * count / whole, 1)}
 
-    def work() -> None:
-        while not failures:
-            try:
-                waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                job()
-            except BaseException as error:
-                failures.append(error)
-                return
-            taken.append(time.perf_counter() - began)
 
-    threads = [threading.Thread(target=work) for _ in range(WORKERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    whole = time.perf_counter() - began
-    return {**summary(taken), "whole_s": round(whole, 1), "a_minute": round(60 * count / whole, 1)}
+def work(
+    way: str, operator: str, naive_run: tuple[str, str], queues: tuple[Any, Any], ready: Any
+) -> None:
+    """One worker of the queue: its own process, its own pool, until there is nothing left."""
+    draft = draft_of(operator)
+    waiting, taken = queues
+    with contextlib.ExitStack() as stack:
+        job: Callable[[], None]
+        if way == "naive":
+            job = functools.partial(naive.screen, draft, *naive_run)
+        else:
+            warm = stack.enter_context(WarmBackend(get_backend(way)))
+            if not warm.wait_until_ready(READY_SECONDS):
+                raise SystemExit("the pool does not fill")
+            job = gate(draft, warm)
+        ready.wait(READY_SECONDS)
+        while waiting.get() is not None:
+            job()
+            taken.put(time.monotonic())
 
 
 def runtime(draft: Draft, backend: Backend) -> dict[str, Any]:
@@ -251,11 +263,9 @@ def main() -> None:
             jobs |= {name: (gate(draft, backend), settle) for name, backend in ways.items()}
             single = one_at_a_time(jobs, arguments.rounds)
         say(f"a queue of {arguments.queue}, two workers")
-        lined["naive"] = queued(chain, arguments.queue)
-        for name, backend in cold.items():
-            with WarmBackend(backend, spare=POOL) as warm:
-                warm.wait_until_ready(60)
-                lined[f"{name}, warm"] = queued(gate(draft, warm), arguments.queue)
+        for name in ("naive", *cold):
+            key = name if name == "naive" else f"{name}, warm"
+            lined[key] = queued(name, arguments.operator, arguments.queue, (tag, url))
             say(str(lined))
     found = {
         "host": facts,

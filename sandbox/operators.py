@@ -24,7 +24,7 @@ from typing import Any
 
 from sandbox.draft import NAME, PARAMETER, mechanism_classes
 from sandbox.report import DraftError
-from sandbox.syntax import is_literal, literal_kind, parse
+from sandbox.syntax import is_literal, literal_kind, parse_anew
 
 Number = int | float
 Value = int | float | bool | str | tuple[Any, ...]
@@ -257,7 +257,7 @@ def _text_problems(operator: str, one: _Anatomy, other: _Anatomy) -> list[str]:
 @functools.lru_cache(maxsize=64)
 def _taken_apart(source: bytes) -> _Anatomy:
     try:
-        tree = parse("mechanism", source)
+        tree = parse_anew("mechanism", source)
     except DraftError as error:
         raise OperatorError(str(error)) from error
     marks: list[tuple[ast.expr, str]] = []

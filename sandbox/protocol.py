@@ -24,7 +24,7 @@ class ProtocolError(ValueError):
 def encode(message: dict[str, Any], *, limit: int = MAX_REQUEST_BYTES) -> bytes:
     """The frame of `message`; ProtocolError if it is too large or holds what JSON can't."""
     try:
-        body = json.dumps(message, allow_nan=False, separators=(",", ":")).encode()
+        body = _encoder.encode(message).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"not plain data: {error}") from error
     if len(body) > limit:
@@ -35,12 +35,7 @@ def encode(message: dict[str, Any], *, limit: int = MAX_REQUEST_BYTES) -> bytes:
 def decode(body: bytes) -> dict[str, Any]:
     """The object in one frame's bytes; ProtocolError for anything that is not exactly that."""
     try:
-        message = json.loads(
-            body.decode("utf-8"),
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            object_pairs_hook=_unique,
-        )
+        message = _decoder.decode(body.decode("utf-8"))
     except ProtocolError:
         raise
     except RecursionError as error:
@@ -137,3 +132,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ProtocolError("an object with a key twice")
     return found
+
+
+# Made once: a screening has a thousand frames.
+_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_decoder = json.JSONDecoder(
+    parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique
+)

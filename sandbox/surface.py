@@ -6,6 +6,7 @@ second. Nothing here was measured, and whatever comes from it is labelled `analy
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,13 @@ def _chance(*parts: object) -> float:
     """A number from 0 to 1 that depends on `parts` alone."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
+
+
+@functools.lru_cache(maxsize=1024)
+def _bowl(surface: str, draw: str, knob: str) -> tuple[float, float]:
+    """Where a knob is best on its scale, and how much it weighs."""
+    best = 0.15 + 0.7 * _chance(surface, draw, "best", knob)
+    return best, 0.1 + 0.9 * _chance(surface, draw, "weight", knob)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +77,7 @@ class Surface:
         """The metric of a valid configuration without noise: what no search gets to see."""
         cost, away = 0.0, []
         for name, knob in self.space.items():
-            best = 0.15 + 0.7 * self._chance("best", name)
-            weight = 0.1 + 0.9 * self._chance("weight", name)
+            best, weight = _bowl(self.name, self.draw, name)
             away.append(knob.position(config[name]) - best)
             cost += weight * away[-1] ** 2
         cost += 0.3 * sum(a * b for a, b in pairwise(away)) / len(away)

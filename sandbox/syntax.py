@@ -7,6 +7,7 @@ Nothing here judges what the code says; it makes sure that what we read is what 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import threading
 import warnings
@@ -62,7 +63,13 @@ def decode(path: str, data: bytes) -> str:
         ) from None
 
 
+@functools.lru_cache(maxsize=4)
 def parse(path: str, data: bytes) -> ast.Module:
+    """As `parse_anew`, for those who only read: the checks of one draft share its trees."""
+    return parse_anew(path, data)
+
+
+def parse_anew(path: str, data: bytes) -> ast.Module:
     """The syntax tree of a file; DraftError `not_utf8`, `syntax_error` or `deeply_nested`."""
     text = decode(path, data)
     try:

@@ -58,6 +58,8 @@ class DockerChannel:
         if self._closed:
             raise WorkerGone
         rest = memoryview(data)
+        if rest:
+            rest = rest[self._write(rest) :]  # mostly all of it at once
         poll = select.poll()
         while rest or not done():
             left = deadline - time.monotonic()

@@ -51,22 +51,24 @@ class ProcessChannel:
         if self._closed:
             raise WorkerGone
         rest = memoryview(data)
+        if rest:
+            rest = rest[self._write(rest, sink) :]  # mostly all of it at once
         poll = select.poll()
+        for descriptor in self._open:
+            poll.register(descriptor, select.POLLIN)
+        if rest:
+            poll.register(self._in.fileno(), select.POLLOUT)
         while rest or not done():
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            for descriptor in self._open:
-                poll.register(descriptor, select.POLLIN)
-            if rest:
-                poll.register(self._in.fileno(), select.POLLOUT)
-            else:
-                with suppress(KeyError):
-                    poll.unregister(self._in.fileno())
             for descriptor, _ in poll.poll(left * 1000):
                 if descriptor == self._in.fileno():
                     rest = rest[self._write(rest, sink) :]
-                elif not self._read(descriptor, sink):
+                    ended = not rest
+                else:
+                    ended = not self._read(descriptor, sink)
+                if ended:
                     poll.unregister(descriptor)
 
     def _write(self, rest: memoryview, sink: Sink) -> int:
