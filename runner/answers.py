@@ -51,6 +51,8 @@ class LlmError(PriorError):
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
+    """What came back; `cut`: the server ended it at the limit. Tokens are -1 where it told none."""
+
     text: str
     cut: bool
     prompt_tokens: int
@@ -58,7 +60,7 @@ class Reply:
 
 
 def parse(body: bytes) -> Reply:
-    """The chat completion's text. Token counts are -1 where the server gave none."""
+    """The chat completion's text. Raises LlmError."""
     try:
         data = json.loads(body)
         choice = data["choices"][0]

@@ -2,8 +2,8 @@
 
 Run by `sandbox.checks.bandit` as a script of its own, in isolated mode, without anything of ours.
 A request is a line of JSON, the answer a line with the exit code; what bandit found is in the file
-that its arguments name. Each look is a process that ends: nothing of one
-draft is left for the next. The import takes ten times as long as a look.
+that its arguments name. Each look is a process that ends, and nothing of one draft is left for the
+next. The import takes ten times as long as a look.
 """
 
 import json
