@@ -16,7 +16,7 @@ from sandbox.mechanism import Config, Mechanism, Trial, View
 
 SEED_FOLDER = Path(__file__).resolve().parents[2] / "mechanisms_repo"
 OPTIMUM = {
-    "TOTAL_BATCH_SIZE": (2**11, 1.5),
+    "TOTAL_BATCH_SIZE": (2**8, 1.5),
     "MATRIX_LR": (0.05, 1.0),
     "EMBEDDING_LR": (0.6, 0.5),
     "UNEMBEDDING_LR": (0.02, 0.8),

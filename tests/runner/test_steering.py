@@ -84,7 +84,7 @@ def test_the_diagnosis_counts_what_happened():
     steps = [
         ({"TOTAL_BATCH_SIZE": 2**15}, 5.4, False),
         ({"TOTAL_BATCH_SIZE": 2**15}, 5.4, False),
-        ({"TOTAL_BATCH_SIZE": 2**13}, 4.5, True),
+        ({"TOTAL_BATCH_SIZE": 2**9}, 4.5, True),
         ({"MATRIX_LR": 0.04}, 4.6, False),
         ({"MATRIX_LR": 0.05}, None, False),
     ]

@@ -94,7 +94,7 @@ def test_it_learns_real_text_within_its_budget(corpus, trained):
 
 
 def test_a_batch_that_is_too_large_learns_less_in_the_same_budget(corpus, trained):
-    large = run(corpus, {}, "--budget-seconds=1.5").stdout
+    large = run(corpus, {"TOTAL_BATCH_SIZE": 2**14}, "--budget-seconds=1.5").stdout
     assert metric(trained) < metric(large) - 0.5
 
 
@@ -131,7 +131,7 @@ def test_a_missing_corpus_is_our_trouble(capsys):
 
 
 def test_a_failure_ends_the_process_with_its_code(corpus):
-    done = run(corpus, {"DEVICE_BATCH_SIZE": 128}, "--memory-mb=420")
+    done = run(corpus, {"TOTAL_BATCH_SIZE": 2**14, "DEVICE_BATCH_SIZE": 128}, "--memory-mb=420")
     assert done.returncode == EXIT_CODES["oom"], done.stderr
     assert "failure: oom\n" in done.stdout
     assert "val_bpb" not in done.stdout

@@ -254,8 +254,8 @@ def test_a_tuner_survives_a_task_where_everything_fails_and_keeps_constraints(le
 
 
 def test_the_line_search_halves_the_batch_first():
-    tuner = tuner_for("S", SPACE, 1)
-    config = SPACE.defaults()
+    tuner = tuner_for("S", FEW, 1)
+    config = FEW.defaults()
     tuner.tell(config, loss_of(config))
     sizes = []
     for _ in range(6):
