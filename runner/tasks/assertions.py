@@ -52,7 +52,7 @@ def constants_of(source: Source, config: Mapping[str, Scalar]) -> dict[str, Valu
     values: dict[str, Value] = {}
     for slot in source.slots.values():
         value = config.get(slot.name, slot.value)
-        if slot.name == slot.constant:
+        if slot.name == slot.constant or not slot.constant.isidentifier():
             values[slot.constant] = value
         else:
             before = values.get(slot.constant, ())
@@ -63,7 +63,7 @@ def constants_of(source: Source, config: Mapping[str, Scalar]) -> dict[str, Valu
 def rules_of(source: Source, folder: Path) -> list[Rule]:
     """The rules that the script's default values keep; an assertion that they break is not about
     what runs (or the script can't run at all, and says so itself)."""
-    outer = {**_imported(source.tree, folder), **source.names}
+    outer = {**_imported(source, folder), **source.names}
     constants = {slot.constant for slot in source.slots.values()}
     default = constants_of(source, {})
     found: list[Rule] = []
@@ -213,6 +213,12 @@ def _followed(
             def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
                 return replaced(ast.unparse(node), False, depth)
 
+            def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+                text = ast.unparse(node)
+                return (
+                    replaced(text, False, depth) if text in constants else self.generic_visit(node)
+                )
+
         result: ast.expr = Replace().visit(copy.deepcopy(part))
         return result
 
@@ -239,17 +245,17 @@ def _free(node: ast.expr) -> bool:
     return any(isinstance(n, ast.Name) for n in ast.walk(node))
 
 
-def _imported(tree: ast.Module, folder: Path) -> dict[str, ast.expr]:
+def _imported(script: Source, folder: Path) -> dict[str, ast.expr]:
     """The constants of files beside the script that it imports, under the names it uses."""
     found: dict[str, ast.expr] = {}
     read_files: dict[str, Names] = {}
 
     def names_of(module: str) -> Names:
         if module not in read_files and len(read_files) < MAX_MODULES:
-            read_files[module] = _constants_of_file(folder / f"{module}.py")
+            read_files[module] = _constants_of_file(folder / f"{module}.py", script)
         return read_files.get(module, {})
 
-    for node in ast.walk(tree):
+    for node in ast.walk(script.tree):
         match node:
             case ast.ImportFrom(module=str(module), names=aliases, level=0 | 1):
                 known = names_of(module)
@@ -265,12 +271,12 @@ def _imported(tree: ast.Module, folder: Path) -> dict[str, ast.expr]:
     return found
 
 
-def _constants_of_file(path: Path) -> Names:
+def _constants_of_file(path: Path, script: Source) -> Names:
     """The literal constants of a file beside the script; nothing where it can't be read."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_SCRIPT_BYTES:
             return {}
-        source = read(path.read_bytes(), what=path.name)
+        source = read(path.read_bytes(), what=path.name, environment=script.environment)
     except (OSError, TaskError):
         return {}
     known: dict[str, ast.expr] = {}

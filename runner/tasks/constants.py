@@ -1,14 +1,15 @@
 """The top-level constants of a Python script: found by syntax tree, edited byte by byte.
 
-`read` finds what may be a knob: names in upper case, bound exactly once at the top of the script,
-to a literal, an expression of literals, or a tuple of them. `edit` replaces the value expressions
-of chosen constants and nothing else, and proves it: every other byte is the same. Nothing is
-executed here, and no bounds are guessed (`runner.tasks.inference` does that).
+`read` finds what may be a knob: names bound exactly once at the top of the script to a literal, an
+expression of literals, or a tuple of them; and literals in a dict or a class there. `edit` replaces
+the value expressions of chosen constants and nothing else, and proves it: every other byte is the
+same. Nothing is executed here, and no bounds are guessed (`runner.tasks.inference` does that).
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import re
 import tokenize
@@ -18,15 +19,16 @@ from dataclasses import dataclass, field
 
 from runner.tasks.base import TaskError
 from runner.tasks.literals import Unknown, Value, evaluate
+from runner.tasks.scope import Scope, assignments, bindings
+from runner.tasks.variables import Variables
 from sandbox.syntax import expression_of, tree_of
 
 MAX_SCRIPT_BYTES = 1024 * 1024
 MAX_CONSTANTS = 400
 MAX_PARTS = 8
+MAX_FIELDS = 60  # of a dict or a class
 BOM = b"\xef\xbb\xbf"
-UPPER = re.compile(r"^[A-Z][A-Z0-9_]*$")
 LINE_END = re.compile(rb"\r\n|\r|\n")
-SEES_ALL_NAMES = frozenset({"globals", "locals", "vars", "exec", "eval", "dir"})
 
 Scalar = float | int | str | bool
 
@@ -35,7 +37,8 @@ Scalar = float | int | str | bool
 class Slot:
     """One literal that may be replaced: bytes `start` to `end` of the script, in `line`.
 
-    `name` is the constant's name, or NAME_0, NAME_1 ... for the parts of a tuple.
+    `name` is the constant's name, NAME_0, NAME_1 ... for the parts of a tuple, NAME_KEY for those
+    of a dict, CLASS_FIELD for those of a class; `constant` is how the script itself calls it.
     """
 
     name: str
@@ -46,12 +49,18 @@ class Slot:
     end: int
     line: int
 
+    @property
+    def word(self) -> str:
+        """What says what it is: `lr` for `Config.lr` and `CONFIG['lr']`."""
+        return re.split(r"\.|\['", self.constant)[-1].removesuffix("']")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A script: its bytes, its slots by name, and why other constants are left alone.
 
     `names` holds every top-level name bound once, as its expression, for who reads assertions.
+    `environment` is what a trial's environment was said to be.
     """
 
     data: bytes
@@ -59,48 +68,54 @@ class Source:
     slots: Mapping[str, Slot]
     left_alone: Mapping[str, str]
     names: Mapping[str, ast.expr] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(data: bytes, *, what: str) -> Source:
-    """Find the constants of a script. Raises TaskError where it can't be read; `what` names it."""
+def read(data: bytes, *, what: str, environment: Mapping[str, str] | None = None) -> Source:
+    """Find the constants of a script that runs in `environment`. Raises TaskError where it can't
+    be read; `what` names it."""
     tree = _parse(data, what)
-    starts = _line_starts(data)
-    bound = Counter(_bindings(tree))
-    by_functions = {
-        n for node in ast.walk(tree) if isinstance(node, ast.Global) for n in node.names
-    }
-    read_names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _loads(n)}
-    sees_all = bool(read_names & SEES_ALL_NAMES)
+    text = _Text(data, Variables(tree, environment or {}))
+    scope = Scope(tree)
     slots: dict[str, Slot] = {}
     left: dict[str, str] = {}
     names: dict[str, ast.expr] = {}
-    for name, node in _assignments(tree):
-        if node is not None and bound[name] == 1 and name not in by_functions:
-            names[name] = node
-        if node is None:
-            left[name] = "it shares its value with other names"
-        elif bound[name] > 1:
-            left[name] = "it is bound more than once"
-        elif name in by_functions:
-            left[name] = "a function binds it"
-        elif name not in read_names and not sees_all:
-            left[name] = "nothing reads it"
-        else:
-            try:
-                found = _slots_of(name, node, data, starts)
-            except Unknown as error:
-                left[name] = f"its value is not a literal ({error})"
-                continue
-            if clash := [s.name for s in found if s.name != name and (s.name in bound)]:
-                left[name] = f"the script has a {clash[0]} of its own"
-                continue
-            slots |= {slot.name: slot for slot in found}
+    for name, node in assignments(tree):
         if len(slots) + len(left) > MAX_CONSTANTS:
             raise TaskError(
                 f"{what} has over {MAX_CONSTANTS} constants at the top: name those to "
                 "search in a space.yaml and move the others into a file of their own"
             )
-    return Source(data=data, tree=tree, slots=slots, left_alone=left, names=names)
+        if node is not None and scope.stays(name):
+            names[name] = text.variables.resolved(node)
+        why = scope.why_left(name, node)
+        if node is None or why:
+            left[name] = why
+            continue
+        try:
+            found = _slots_of(name, node, text)
+        except Unknown as error:
+            left[name] = f"its value is not a literal ({error})"
+            continue
+        taken = scope.bound.keys() | slots.keys()
+        if clash := [s.name for s in found if s.name != name and s.name in taken]:
+            left[name] = f"the script has a {clash[0]} of its own"
+            continue
+        slots |= {slot.name: slot for slot in found}
+    for name in scope.others():
+        if name not in names:
+            left.setdefault(name, "it is bound within a block (if, for, try ...), or with others")
+    for slot in _in_classes(tree, text, scope.changed):
+        if slot.name not in slots and slot.name not in scope.bound:
+            slots[slot.name] = slot
+    return Source(
+        data=data,
+        tree=tree,
+        slots=slots,
+        left_alone=left,
+        names=names,
+        environment=text.variables.environment,
+    )
 
 
 def edit(source: Source, values: Mapping[str, Scalar]) -> bytes:
@@ -134,7 +149,7 @@ def literal(value: Scalar) -> bytes:
 def prove(source: Source, edited: bytes, values: Mapping[str, Scalar]) -> None:
     """Read the edited script again: it has these values, and with the old expressions put back
     it is the old script byte by byte. Raises ValueError."""
-    again = read(edited, what="the edited script")
+    again = read(edited, what="the edited script", environment=source.environment)
     if set(again.slots) != set(source.slots):
         raise ValueError("editing changed which constants there are")
     restored: list[bytes] = []
@@ -178,94 +193,87 @@ def _parse(data: bytes, what: str) -> ast.Module:
         ) from None
 
 
-def _assignments(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
-    """NAME = VALUE at the top of the script, and at the top of `if __name__ == "__main__"`.
-
-    None stands for a value that several names share.
-    """
-    for statement in tree.body:
-        for one in _main_body(statement) or [statement]:
-            match one:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    yield name, value
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                    yield name, value
-                case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)):
-                    paired = len(targets) == len(values)
-                    for i, target in enumerate(targets):
-                        if isinstance(target, ast.Name):
-                            yield target.id, values[i] if paired else None
-                case ast.Assign(targets=targets):
-                    yield from ((t.id, None) for t in targets if isinstance(t, ast.Name))
-
-
-def _main_body(statement: ast.stmt) -> list[ast.stmt]:
-    match statement:
-        case ast.If(
-            test=ast.Compare(
-                left=ast.Name(id="__name__"), ops=[ast.Eq()], comparators=[ast.Constant("__main__")]
-            ),
-            body=body,
-        ):
-            return body
-    return []
-
-
-def _loads(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Load)
-
-
-def _bindings(tree: ast.Module) -> Iterator[str]:
-    """Every binding of a name in the module's own scope, as often as it is written."""
-    waiting: list[ast.AST] = list(tree.body)
-    while waiting:
-        node = waiting.pop()
-        match node:
-            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-                yield name
-            case ast.alias(name=name, asname=asname):
-                yield asname or name.partition(".")[0]
-            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
-                yield name
-            case ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
-                yield name
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name
-            waiting += node.decorator_list
-        elif isinstance(node, ast.Lambda):
-            continue
-        else:
-            waiting += ast.iter_child_nodes(node)
-
-
 def _line_starts(data: bytes) -> list[int]:
     """Where each line starts, as Python counts lines."""
     begin = len(BOM) if data.startswith(BOM) else 0
     return [begin, *(match.end() for match in LINE_END.finditer(data))]
 
 
-def _slots_of(name: str, node: ast.expr, data: bytes, starts: list[int]) -> list[Slot]:
+class _Text:
+    """A script's bytes, where its lines start, and what its environment holds."""
+
+    def __init__(self, data: bytes, variables: Variables) -> None:
+        self.data = data
+        self.starts = _line_starts(data)
+        self.variables = variables
+
+    def slot(self, name: str, constant: str, node: ast.expr) -> Slot:
+        """The slot of one expression. Raises Unknown."""
+        value: Value = evaluate(self.variables.resolved(node))
+        if isinstance(value, tuple):
+            raise Unknown("a tuple within a tuple")
+        assert node.end_lineno is not None and node.end_col_offset is not None  # noqa: S101, PT018
+        start = self.starts[node.lineno - 1] + node.col_offset
+        end = self.starts[node.end_lineno - 1] + node.end_col_offset
+        text = self.data[start:end].decode()
+        if ast.dump(expression_of(f"({text}\n)")) != ast.dump(node):
+            raise Unknown("its place in the file is unclear")
+        return Slot(
+            name=name,
+            constant=constant,
+            value=value,
+            text=text,
+            start=start,
+            end=end,
+            line=node.lineno,
+        )
+
+
+def _slots_of(name: str, node: ast.expr, text: _Text) -> list[Slot]:
     """The slots of one constant. Raises Unknown."""
-    if isinstance(node, ast.Tuple | ast.List):
-        if not 0 < len(node.elts) <= MAX_PARTS:
-            raise Unknown(f"{len(node.elts)} parts")
-        parts = [_slot(f"{name}_{i}", name, e, data, starts) for i, e in enumerate(node.elts)]
-        if any(isinstance(part.value, str) for part in parts):
-            raise Unknown("a tuple of text")
-        return parts
-    return [_slot(name, name, node, data, starts)]
+    match node:
+        case ast.Dict(keys=keys, values=values) if keys:
+            return _slots_of_dict(name, keys, values, text)
+        case ast.Tuple(elts=elements) | ast.List(elts=elements):
+            if not 0 < len(elements) <= MAX_PARTS:
+                raise Unknown(f"{len(elements)} parts")
+            parts = [text.slot(f"{name}_{i}", name, e) for i, e in enumerate(elements)]
+            if any(isinstance(part.value, str) for part in parts):
+                raise Unknown("a tuple of text")
+            return parts
+    return [text.slot(name, name, node)]
 
 
-def _slot(name: str, constant: str, node: ast.expr, data: bytes, starts: list[int]) -> Slot:
-    value: Value = evaluate(node)
-    if isinstance(value, tuple):
-        raise Unknown("a tuple within a tuple")
-    assert node.end_lineno is not None and node.end_col_offset is not None  # noqa: S101, PT018
-    start = starts[node.lineno - 1] + node.col_offset
-    end = starts[node.end_lineno - 1] + node.end_col_offset
-    text = data[start:end].decode()
-    if ast.dump(expression_of(f"({text}\n)")) != ast.dump(node):
-        raise Unknown("its place in the file is unclear")
-    return Slot(
-        name=name, constant=constant, value=value, text=text, start=start, end=end, line=node.lineno
-    )
+def _slots_of_dict(
+    name: str, keys: list[ast.expr | None], values: list[ast.expr], text: _Text
+) -> list[Slot]:
+    """Those values of a dict that are literals, under keys that are names. Raises Unknown."""
+    if len(keys) > MAX_FIELDS:
+        raise Unknown(f"a dict of {len(keys)} keys")
+    found: dict[str, Slot] = {}
+    for key, value in zip(keys, values, strict=True):
+        if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
+            raise Unknown("a dict whose keys are no plain text")
+        part = f"{name}_{key.value}"
+        if not part.isidentifier():
+            continue
+        if part in found:
+            raise Unknown("a dict with a key twice")
+        with contextlib.suppress(Unknown):
+            found[part] = text.slot(part, f"{name}[{key.value!r}]", value)
+    if not found:
+        raise Unknown("a dict without literals")
+    return list(found.values())
+
+
+def _in_classes(tree: ast.Module, text: _Text, changed: set[str]) -> Iterator[Slot]:
+    """FIELD = VALUE, bound once in a class at the top of the script."""
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef) or node.name in changed:
+            continue
+        body = ast.Module(body=node.body, type_ignores=[])
+        times = Counter(bindings(body))
+        for name, value in list(assignments(body))[:MAX_FIELDS]:
+            if value is not None and times[name] == 1:
+                with contextlib.suppress(Unknown):
+                    yield text.slot(f"{node.name}_{name}", f"{node.name}.{name}", value)

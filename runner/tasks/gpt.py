@@ -34,7 +34,8 @@ from runner.tasks.kinds import Places, TaskKind, TaskOptions
 from sandbox.mechanism import Config
 
 TRAINER_FILES = tuple(
-    ROOT / "runner" / name for name in ("train.py", "train_options.py", "corpus.py", "gpt_space.py")
+    ROOT / "runner" / name
+    for name in ("train.py", "fused.py", "train_options.py", "corpus.py", "gpt_space.py")
 )
 
 

@@ -8,6 +8,7 @@ not imported here: only the trial's own process has it.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,9 +20,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from runner.borders import Outcome
+from runner.cards import Card, CardError, cards_of, held
 from runner.corpus import Corpus, CorpusError, prepare
-from runner.gpu_space import SETTINGS
-from runner.shards import ShardError, Tokens
+from runner.gpu_space import SETTINGS, windows_as
+from runner.shards import ShardError, Tokens, write
 from runner.shards import prepare as prepare_shards
 from runner.tasks.base import (
     ROOT,
@@ -39,13 +41,21 @@ from sandbox.mechanism import Config
 TRAINER_FILES = tuple(
     ROOT / "runner" / name
     for name in (
-        *("train_gpu.py", "gpu_model.py", "gpu_space.py", "shards.py", "corpus.py"),
+        *("train_gpu.py", "gpu_model.py", "gpu_optimizers.py", "gpu_text.py", "gpu_space.py"),
+        *("shards.py", "corpus.py"),
         *("train.py", "train_options.py"),  # the schedule and the failures' classes
     )
 )
 # Compilation, evaluation and the start come on top of the budget.
 EXTRA_SECONDS = 900.0
-PROBE_SECONDS = 180.0
+PROBE_SECONDS = 300.0
+WAIT_SECONDS = 6 * 3600.0  # for a card that other trials use
+# What a compiler needs to be found and to keep what it made; no keys, no tokens.
+PASSED_ON = (
+    *("CUDA_DEVICE_ORDER", "CUDA_HOME", "CC", "CXX", "XDG_CACHE_HOME"),
+    *("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"),
+)
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 FALLBACK = "BYTES OF LOCAL TEXT (fallback, not comparable with print)"
 
 
@@ -68,6 +78,11 @@ class GpuOptions(TaskOptions):
     compile: Literal["inductor", "aot_eager", "off"] = Field(
         default="inductor", description="torch.compile's backend"
     )
+    attention: Literal["flex", "mask"] | None = Field(
+        default=None,
+        description="windows as blocks of compiled attention (if not given: on cuda with inductor) "
+        "or as masks, which is slower",
+    )
     threads: int = Field(default=1, ge=1, le=256, description="threads of one training on a CPU")
 
 
@@ -82,10 +97,19 @@ class GpuTask:
         self.options = options
         self.setting = SETTINGS[options.setting]
         self.space = self.setting.space
-        self.device = _probe(options.device)
+        try:
+            self.windows = windows_as(
+                options.attention, device=options.device, compiler=options.compile
+            )
+            visible = os.environ.get(VISIBLE)
+            self._cards = cards_of(_probe(options, visible), visible)
+        except (ValueError, CardError) as error:
+            raise TaskError(str(error)) from None
+        self.device = self._cards[0].name
+        self._compiled = places.var / "compiled"
         self._cache = places.var / "corpus"
         self._shards = options.shards or places.var / "shards"
-        self._list = places.var / "corpus" / "tokens.json"
+        self._list = self._cache / "tokens.json"
         try:
             self.text: Tokens | Corpus = self._prepared()
         except (ShardError, CorpusError) as error:
@@ -111,10 +135,10 @@ class GpuTask:
             "train": [str(path.resolve()) for path in tokens.train],
             "validation": str(tokens.validation.resolve()),
             "token_bytes": tokens.token_bytes,
+            "begin": tokens.begin,
         }
         self._list = self._cache / f"tokens-{tokens.digest[:16]}.json"
-        self._list.parent.mkdir(parents=True, exist_ok=True)
-        self._list.write_text(json.dumps(told))
+        write(self._list, json.dumps(told).encode())
         return tokens
 
     @cached_property
@@ -130,6 +154,7 @@ class GpuTask:
                 "budget_seconds": f"{self.options.budget_seconds:g}",
                 "precision": self.options.precision,
                 "compile": self.options.compile,
+                "attention": self.windows,
                 "device": self.device,
                 "threads": self.options.threads,
                 "torch": version("torch"),
@@ -147,6 +172,8 @@ class GpuTask:
             "text_digest": self.text.digest,
             "precision": self.options.precision,
             "compile": self.options.compile,
+            "attention": self.windows,
+            "cards": len(self._cards),
             "budget_seconds": self.options.budget_seconds,
             "budget_clock": "wall seconds after compilation",
         }
@@ -154,19 +181,35 @@ class GpuTask:
     def run(
         self, config: Config, *, seed: int, progress: Callable[[str], None] | None = None
     ) -> Outcome:
-        """One trial in its own process. A configuration outside the space costs nothing."""
+        """One trial in its own process, alone on its card: with more trials at once than cards,
+        it waits. A configuration outside the space costs nothing."""
         if (refused := constraint_outcome(self.space, config)) is not None:
             return refused
+        if self.options.device == "cpu":
+            return self._measured(config, seed, None, progress)
+        try:
+            with held(self._cards, wait_seconds=WAIT_SECONDS, progress=progress) as card:
+                return self._measured(config, seed, card, progress)
+        except CardError as error:
+            return Outcome(metric=None, failure="infrastructure", message=str(error))
+
+    def _measured(
+        self,
+        config: Config,
+        seed: int,
+        card: Card | None,
+        progress: Callable[[str], None] | None,
+    ) -> Outcome:
+        own = {
+            "OMP_NUM_THREADS": str(self.options.threads),
+            "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+            **({VISIBLE: card.device} if card else {}),
+        }
         return measure(
             self._command(config, seed),
             metric=self.metric,
             deadline_seconds=self.options.budget_seconds * 1.5 + EXTRA_SECONDS,
-            env=trial_environment(
-                {
-                    "OMP_NUM_THREADS": str(self.options.threads),
-                    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-                }
-            ),
+            env=trial_environment({**_compilers(self._compiled), **own}),
             progress=progress,
         )
 
@@ -183,6 +226,7 @@ class GpuTask:
             f"--precision={self.options.precision}",
             f"--compile={self.options.compile}",
             f"--budget-seconds={self.options.budget_seconds}",
+            f"--attention={self.windows}",
             f"--threads={self.options.threads}",
             f"--seed={seed}",
             *text,
@@ -190,14 +234,31 @@ class GpuTask:
         ]
 
 
+def _compilers(folder: Path | None) -> dict[str, str]:
+    kept = {"TORCHINDUCTOR_CACHE_DIR": str(folder.resolve())} if folder else {}
+    return {**kept, **{name: os.environ[name] for name in PASSED_ON if name in os.environ}}
+
+
+def _probe(options: GpuOptions, visible: str | None) -> tuple[dict[str, str], ...]:
+    """The cards that can be seen. Raises TaskError where there is none, or where what a training
+    needs does not work on them: nothing falls back."""
+    words = (
+        f"--device={options.device}",
+        f"--precision={options.precision}",
+        f"--compile={options.compile}",
+        *([f"--attention={options.attention}"] if options.attention else []),
+    )
+    return _probed(words, visible)
+
+
 @cache
-def _probe(device: str) -> str:
-    """What the device is called. Raises TaskError where there is none: nothing falls back."""
+def _probed(words: tuple[str, ...], visible: str | None) -> tuple[dict[str, str], ...]:
+    seen = {} if visible is None else {VISIBLE: visible}
     try:
         done = subprocess.run(  # noqa: S603 - our own trainer
-            [sys.executable, "-m", "runner.train_gpu", f"--device={device}", "--probe"],
+            [sys.executable, "-m", "runner.train_gpu", "--probe", *words],
             cwd=ROOT,
-            env=trial_environment({}),
+            env=trial_environment({**_compilers(None), **seen}),
             capture_output=True,
             text=True,
             timeout=PROBE_SECONDS,
@@ -205,10 +266,11 @@ def _probe(device: str) -> str:
         )
     except subprocess.TimeoutExpired:
         raise TaskError(f"torch did not start within {PROBE_SECONDS:g} s") from None
-    if done.returncode != 0:
-        raise TaskError(f"{device} can't be used: {done.stderr.strip()[-800:]}")
-    found = [line for line in done.stdout.splitlines() if line.startswith("device: ")]
-    return found[0].removeprefix("device: ") if found else device
+    found = [line for line in done.stdout.splitlines() if line.startswith("probe: ")]
+    if done.returncode != 0 or len(found) != 1:
+        why = done.stderr.strip()[-1200:] or f"the probe ended with code {done.returncode}"
+        raise TaskError(f"the task can't be run: {why}")
+    return tuple(json.loads(found[0].removeprefix("probe: "))["cards"])
 
 
 def _make(options: GpuOptions, places: Places) -> GpuTask:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 
-from runner.tasks.constants import UPPER, Source
+from runner.tasks.constants import Source
 from runner.tasks.inference import LeftAlone, infer
+from runner.tasks.scope import UPPER
 
 MAX_NAMED = 10
 
@@ -29,8 +30,9 @@ def _way_out(source: Source) -> str:
     if lower:
         lines = ", ".join(f"{name}: {{}}" for name in lower)
         return (
-            "It has some in lower case; in a space.yaml beside the script, this line names them, "
-            f"with the bounds that are guessed: `knobs: {{{lines}}}`"
+            "It has some in lower case, in a dict or in a class; in a space.yaml beside the "
+            "script, this line names them, with the bounds that are guessed: "
+            f"`knobs: {{{lines}}}`"
         )
     if any(_adds_argument(node) for node in ast.walk(source.tree)):
         return (

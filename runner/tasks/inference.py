@@ -20,7 +20,7 @@ LARGEST = 2**53
 ON_OFF = ("False", "True")
 
 _YARDSTICK = {
-    "it is the budget": "TIME BUDGET SECONDS MINUTES HOURS TIMEOUT DEADLINE DURATION",
+    "it is the budget": "TIME BUDGET SECONDS MINUTES HOURS TIMEOUT DEADLINE DURATION PATIENCE",
     "it belongs to the evaluation": "EVAL EVALUATION VAL VALID VALIDATION TEST HOLDOUT HELDOUT",
     "it names data or places": "PATH DIR DIRECTORY FILE FILENAME URL URI DATA DATASET CORPUS SHARD "
     "SAMPLE EXAMPLE SPLIT VOCAB VOCABULARY TOKENIZER CACHE PORT HOST NAME PROJECT",
@@ -69,7 +69,7 @@ class LeftAlone(ValueError):
 
 def infer(slot: Slot, source: Source) -> Knob:
     """The knob of one slot. Raises LeftAlone."""
-    tokens = slot.constant.upper().split("_")
+    tokens = slot.word.upper().split("_")
     for token in tokens:
         if token in _WHY:
             raise LeftAlone(_WHY[token])
@@ -77,7 +77,8 @@ def infer(slot: Slot, source: Source) -> Knob:
         raise LeftAlone("it is the budget")
     if "BATCH" not in tokens and ("TRAIN" in tokens or {"TOTAL", "TOKENS"} <= set(tokens)):
         raise LeftAlone("it is how much there is to train on")
-    if any(token in _CONTEXT for token in tokens):
+    longest = "MAX" in tokens and any(token in ("LEN", "LENGTH") for token in tokens)
+    if tokens == ["T"] or longest or any(token in _CONTEXT for token in tokens):
         raise LeftAlone("it is the context length, which the evaluation may depend on")
     value = slot.value
     if isinstance(value, bool):

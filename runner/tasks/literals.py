@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Value = float | int | str | bool | tuple[Any, ...]
@@ -108,10 +108,8 @@ def _evaluate(node: ast.expr, names: Mapping[str, Value], depth: int) -> Any:
             return _UNARY[type(op)](part(operand))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return _binary(op, part(left), part(right))
-        case ast.BoolOp(op=ast.And(), values=values):
-            return all(part(v) for v in values)
-        case ast.BoolOp(op=ast.Or(), values=values):
-            return any(part(v) for v in values)
+        case ast.BoolOp(op=op, values=values):
+            return _first(map(part, values), until=isinstance(op, ast.Or))
         case ast.Compare(left=left, ops=ops, comparators=others):
             return _compare(part(left), ops, [part(o) for o in others])
         case ast.Subscript(value=value, slice=index) if not isinstance(index, ast.Slice):
@@ -124,7 +122,25 @@ def _evaluate(node: ast.expr, names: Mapping[str, Value], depth: int) -> Any:
             func=ast.Attribute(value=ast.Name(id="math"), attr=name), args=args, keywords=[]
         ) if name in ("sqrt", "ceil", "floor", "log2", "gcd", "prod", "log"):
             return getattr(math, name)(*(part(a) for a in args))
-    raise Unknown(f"{type(node).__name__} is not constant")
+    raise Unknown(_why(node))
+
+
+def _first(values: Iterable[Value], *, until: bool) -> Any:
+    """What `or` (until one is true) and `and` (until one is false) give."""
+    value: Any = None
+    for value in values:
+        if bool(value) is until:
+            break
+    return value
+
+
+def _why(node: ast.expr) -> str:
+    match node:
+        case ast.Name(id=name):
+            return f"it depends on {name}"
+        case ast.Call(func=function):
+            return f"it calls {ast.unparse(function)[:60]}"
+    return f"{type(node).__name__} is not constant"
 
 
 def _binary(op: ast.operator, left: Any, right: Any) -> Any:

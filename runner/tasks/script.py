@@ -32,13 +32,14 @@ from runner.tasks.base import (
     measure,
     trial_environment,
 )
-from runner.tasks.constants import MAX_SCRIPT_BYTES, UPPER, Source, edit, read
+from runner.tasks.constants import MAX_SCRIPT_BYTES, Source, edit, read
 from runner.tasks.folders import Changed, Snapshot, look
 from runner.tasks.hints import nothing_to_search
 from runner.tasks.inference import LeftAlone, infer, value_of
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
 from runner.tasks.reading import MetricReader
 from runner.tasks.records import MARK, Record, Records, outcome_data
+from runner.tasks.scope import UPPER
 from runner.tasks.spacefile import (
     METRIC_NAME,
     SpaceFile,
@@ -116,7 +117,12 @@ class ScriptTask:
         self._snapshot = Snapshot(self.folder, out / "source") if out is not None else None
         if self._snapshot is not None:
             self._snapshot.check()
-        self.source = read(_bytes(self.root, self.script), what=self.script)
+        self._environment = {n: v for n in passed_on if (v := _variable(n)) is not None}
+        self.source = read(
+            _bytes(self.root, self.script),
+            what=self.script,
+            environment=trial_environment({**self._environment, **self.file.environment}),
+        )
         self.metric_part = metric_of(options.metric or self.file.metric, "val_bpb")
         check_pattern(self.metric_part, self.lines)
         self.metric = self.metric_part.name
@@ -137,7 +143,6 @@ class ScriptTask:
             f"({'lower' if self.minimize else 'higher'} is better) after at most "
             f"{self.deadline_seconds:g} s a trial."
         )
-        self._environment = {n: v for n in passed_on if (v := _variable(n)) is not None}
         if out is not None and Path(self.command[0]).name == "uv":  # one environment for all trials
             self._environment["UV_PROJECT_ENVIRONMENT"] = str(out.resolve() / "venv")
         self._records = Records(out)
@@ -290,7 +295,8 @@ def _space(
     """The knobs, their constraints, and why other constants are left alone."""
     known = {slot.constant for slot in source.slots.values()} | set(source.slots)
     if wrong := sorted(locked - known - set(source.left_alone)):
-        raise TaskError(f"lock: the script has no constant {wrong[0]!r}; there are: {_some(known)}")
+        there = _some(source.slots)
+        raise TaskError(f"lock: the script has no constant {wrong[0]!r}; there are: {there}")
     knobs: dict[str, Knob] = {}
     left = {name: why for name, why in source.left_alone.items() if UPPER.match(name)}
     for name, slot in source.slots.items():
@@ -301,6 +307,11 @@ def _space(
             left[name] = "it is locked"
             continue
         if part is None and (file.only or not UPPER.match(slot.constant)):
+            whole, is_dict, _ = slot.constant.partition("[")
+            if is_dict and UPPER.match(whole):
+                left.setdefault(
+                    whole, f"a dict: name its parts in a {SPACE_FILE}, as `{name}: {{}}`"
+                )
             continue
         try:
             guess: Knob | None = infer(slot, source)

@@ -40,6 +40,7 @@ FOUND = [
     ("if __name__ == '__main__':\n    A = 1\n    print(A)", {"A": 1}),
     ("def f():\n    A = 2\n    return A\nA = 1\nprint(A)", {"A": 1}),
     ("A = 1\nprint(globals())", {"A": 1}),
+    ("A = 0 or 0.5\nB = 3 and 5\nprint(A, B)", {"A": 0.5, "B": 5}),
     ("A = 1_000\nB = 0x10\nprint(A, B)", {"A": 1000, "B": 16}),
     ("\ufeffA = 1\nprint(A)", {"A": 1}),
     ("A = 1\r\nB = 2\rC = 3\nprint(A, B, C)", {"A": 1, "B": 2, "C": 3}),
@@ -55,7 +56,84 @@ def test_constants_are_found(text, values):
         assert eval(f"({slot.text}\n)") == slot.value
 
 
+def test_parts_of_dicts_and_classes_are_found_and_edited():
+    text = "D = {'lr' : 1e-3, 'on': True, 'x-y': 1, 'no': None}\nclass C(X):\n    a: int = 2  # a\n"
+    text += "    a_b = -1\n    twice = 1\n    twice = 2\n    def f(self): return 1\nprint(D, C)\n"
+    found = source(text)
+    assert {name: (slot.constant, slot.word, slot.value) for name, slot in found.slots.items()} == {
+        "D_lr": ("D['lr']", "lr", 0.001),
+        "D_on": ("D['on']", "on", True),
+        "C_a": ("C.a", "a", 2),
+        "C_a_b": ("C.a_b", "a_b", -1),
+    }
+    edited = edit(found, {"D_lr": 0.5, "C_a_b": 7}).decode()
+    assert edited == text.replace("1e-3", "0.5").replace("-1", "7")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A = {'x': 1, 'x': 2}",
+        "A = {'x': 1, **B}",
+        "A = {1: 2}",
+        "A = {'x': 1}\nA['x'] = 2",
+        "A = {'x': 1}\nA.update(x=2)",
+        "A = {'x': 1}\nA_x = 2",
+        "A = [1, 2]\nA.append(3)",
+        "class A:\n    x = 1\nA.x = 3",
+        "class A:\n    x = 1\nA_x = [None]",
+        "A = {" + ", ".join(f"'k{i}': {i}" for i in range(99)) + "}",
+    ],
+)
+def test_parts_that_may_change_or_clash_are_left_alone(text):
+    parts = [s.name for s in source(f"{text}\nprint(A)").slots.values() if s.name != s.constant]
+    assert not parts
+
+
+READS = "A = int(os.environ.get('BATCH', '32'))\nprint(A)"
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "value"),
+    [
+        (READS, {}, 32),
+        (READS, {"BATCH": "64"}, 64),
+        ("A = float(os.getenv('LR', 3e-4))\nprint(A)", {}, 3e-4),
+        ("A = getenv('W', 'SL')\nprint(A)", {}, "SL"),
+        ("A = environ.get('ON', '1') == '1'\nprint(A)", {}, True),
+        ("A = os.environ.get('W', '') or 'L'\nprint(A)", {}, "L"),
+        ("B = os.environ.get('Y', '2')\nA = int(os.environ.get('X', '4'))\nprint(A)", {}, 4),
+    ],
+)
+def test_a_variable_is_what_a_trial_sees_of_it(text, environment, value):
+    found = read(text.encode(), what="train.py", environment=environment)
+    assert found.slots["A"].value == value
+    assert edit(found, {"A": value}) == text.encode()
+    edited = edit(found, {"A": 5}).decode()
+    assert "A = 5\n" in edited
+    assert read(edited.encode(), what="", environment=environment).slots["A"].value == 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        READS + "\nos.environ['BATCH'] = '3'",
+        "from dotenv import load_dotenv\n" + READS,
+        READS.replace("BATCH", "ESCAPEMENT_SEED"),
+        READS.replace(", '32'", ""),
+        READS.replace("'32'", "'x'"),
+        READS.replace("'32'", "B"),
+        "A = int(os.environ['BATCH'])\nprint(A)",
+    ],
+)
+def test_a_variable_that_can_not_be_known_is_left_alone(text):
+    assert "not a literal" in source(text).left_alone["A"]
+
+
 LEFT = [
+    ("if X:\n    A = 1\nelse:\n    A = 2\nprint(A)", "within a block"),
+    ("[A, B] = [1, 2]\nprint(A)", "with others"),
+    ("if (A := 3) > 1:\n    print(A)", "within a block"),
     ("A = 1\nA = 2\nprint(A)", "more than once"),
     ("A = 1\nif A:\n    A = 2\nprint(A)", "more than once"),
     ("A = 1\nA += 1\nprint(A)", "more than once"),
@@ -78,6 +156,8 @@ LEFT = [
     ("A = '%999999999d' % 1\nprint(A)", "not a literal"),
     ("A = (1, 2)\nA_0 = 3\nprint(A, A_0)", "A_0 of its own"),
     ("A = f'{1}'\nprint(A)", "not a literal"),
+    ("B = 2\nA = B * 2\nprint(A)", "it depends on B"),
+    ("A = open('x')\nprint(A)", "it calls open"),
     ("A = 1j\nprint(A)", "not a literal"),
 ]
 
@@ -156,6 +236,8 @@ LITERALS = st.one_of(
     st.tuples(NUMBERS, NUMBERS).map(repr),
     st.integers(0, 30).map(lambda n: f"2**{n}"),
     st.tuples(st.integers(1, 99), st.integers(1, 99)).map(lambda p: f"({p[0]}\n  * {p[1]})"),
+    st.integers(0, 99).map(lambda n: f"int(os.environ.get('V{n}', '{n}'))"),
+    st.integers(0, 99).map(lambda n: f"{{'a': {n}, 'b' : {n}.5, 'c': None}}"),
 )
 JUNK = st.sampled_from(
     [
@@ -277,6 +359,7 @@ def test_bounds_follow_the_documented_rules(line, wanted):
         *("VOCAB_SIZE = 8192", "DATA_DIR = 'x'", "GPU_PEAK_FLOPS = 9e14", "MAX_SEQ_LEN = 2048"),
         *("LOG_EVERY = 10", "NUM_WORKERS = 4", "DEVICE = 'cuda'", "DTYPE = 'x'", "IGNORE = -1"),
         *("TRAIN_FRAC = 0.9", "SPLITS = 0.5", "N_SAMPLES = 9", "TOTAL_TOKENS = 99", "USE_CUDA = 1"),
+        *("T = 1024", "MAX_LENGTH = 512", "PATIENCE = 3"),
         *("BIG = 2**60", "MODEL = 'gpt2'", "BLOCK_SIZE = 256", "EVAL_BATCH_SIZE = 8"),
     ],
 )

@@ -27,13 +27,16 @@ parser = argparse.ArgumentParser()
 parser.add_argument('--lr', type=float, default=1e-3)
 print('val_bpb:', parser.parse_args().lr)
 """
-FIELDS = """from dataclasses import dataclass
+FIELDS = """from dataclasses import dataclass, field
+SET = {'momentum': 0.9, 'out': 'x', 'betas': (1, 2)}
 @dataclass
 class Config:
     lr: float = 1e-3
     depth = 4
     name: str = 'x'
-print('val_bpb:', Config().lr)
+    late: int = field(default=3)
+assert Config.depth % 2 == 0 and SET['momentum'] < 1
+print('val_bpb:', Config().lr * 1000 + SET['momentum'])
 """
 
 
@@ -53,9 +56,18 @@ def test_arguments_are_for_the_command_task(tmp_path):
         made(tmp_path, ARGUMENTS)
 
 
-def test_numbers_within_classes_are_named(tmp_path):
-    with pytest.raises(TaskError, match=r"Config\.lr, Config\.depth\)"):
+def test_numbers_in_dicts_and_classes_can_be_named(tmp_path):
+    with pytest.raises(TaskError, match=r"space\.yaml") as refused:
         made(tmp_path, FIELDS)
+    line = re.search(r"`(knobs: .*?)`", str(refused.value))[1]
+    assert line == "knobs: {SET_momentum: {}, Config_lr: {}, Config_depth: {}}"
+    (tmp_path / "space.yaml").write_text(line + "\n")
+    task = made(tmp_path, FIELDS)
+    assert task.space["SET_momentum"].high == 0.999
+    assert tried(task, Config_lr=0.002).metric == pytest.approx(2.9)
+    assert tried(task, Config_depth=3).failure == "constraint"
+    edited = task.edited({**task.space.defaults(), "SET_momentum": 0.5})
+    assert edited == FIELDS.replace("'momentum': 0.9", "'momentum': 0.5").encode()
 
 
 def test_what_clears_its_environment_is_ended_with_the_trial(tmp_path):
