@@ -1,16 +1,16 @@
 """A task under a budget: counts and keeps every training, and stops an arm that has had its share.
 
 The same training (configuration and seed) is never done twice in one run, not even by a run that
-was killed and started again: its stored outcome is given. Trainings of the default configuration
-before the first trial are the baseline; all arms of one repeat share them. What an arm makes of
-its trainings is its own business.
+was killed and started again: its stored outcome is given. The repeats of the baseline, known by
+their seeds, cost nothing; all arms of one repeat share them, whichever comes first. What an arm
+makes of its trainings is its own business.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,15 +88,24 @@ class Book:
 class Budgeted:
     """`borders.Task` with a budget: `trainings` trainings beside the baseline, then Spent."""
 
-    def __init__(self, task: Task, *, trainings: int, book: Book, baseline: Book) -> None:
-        """`baseline` is shared by the arms of one repeat."""
+    def __init__(
+        self,
+        task: Task,
+        *,
+        trainings: int,
+        book: Book,
+        baseline: Book,
+        baseline_seeds: Collection[int],
+    ) -> None:
+        """`baseline` is shared by the arms of one repeat; the default configuration under one of
+        `baseline_seeds` belongs to it, and nothing else: also a trial may train the default."""
         self.name, self.metric, self.minimize = task.name, task.metric, task.minimize
         self.space, self.description = task.space, task.description
         self.book = book
         self.baseline = baseline
         self._task = task
         self._trainings = trainings
-        self.baseline_asked: list[Training] = []
+        self._baseline_seeds = frozenset(baseline_seeds)
 
     @property
     def digest(self) -> str:
@@ -111,8 +120,8 @@ class Budgeted:
         self, config: Config, *, seed: int, progress: Callable[[str], None] | None = None
     ) -> Outcome:
         """Train, or give what this very training gave before. Raises Spent."""
-        first = not self.book.trainings and dict(config) == self.space.defaults()
-        book = self.baseline if first or self.baseline.find(config, seed) else self.book
+        repeat = seed in self._baseline_seeds and dict(config) == self.space.defaults()
+        book = self.baseline if repeat else self.book
         found = book.find(config, seed)
         if found is None:
             if book is self.book and len(book.trainings) >= self._trainings:
@@ -120,6 +129,4 @@ class Budgeted:
             outcome = self._task.run(config, seed=seed, progress=progress)
             found = Training.of(config, seed, outcome)
             book.add(found)
-        if book is self.baseline:
-            self.baseline_asked.append(found)
         return Outcome(metric=found.metric, failure=found.failure, seconds=found.seconds)

@@ -35,6 +35,7 @@ from runner.borders import Task
 from runner.diagnosis import movable
 from runner.foreign import Foreign
 from runner.level2 import Base, seed_library
+from runner.memory import host_of
 from runner.settings import RunSettings, parts_of
 from runner.tasks import Places, get_task
 from runner.tasks.base import ROOT, host_facts
@@ -75,6 +76,7 @@ def run_arms(settings: ArmsSettings, *, beside: tuple[Foreign, ...], say: Say) -
         with _held(out):
             _check_space(task, chosen)
             facts = _settle(out, settings, task)
+            _check_level2(settings, chosen, say)
             shop = _workshop(settings, task, say)
             began = time.monotonic()
             records = _run_all(shop, chosen, settings.repeats, say)
@@ -99,6 +101,18 @@ def _check_space(task: Task, chosen: tuple[Arm, ...]) -> None:
         raise ArmsError(f"task {task.name} has no knob that can move: there is nothing to search")
     if len(knobs) < 2 and any(arm.letter == "E" for arm in chosen):
         raise ArmsError(f"arm E needs two knobs that can move; task {task.name} has {knobs[0]}")
+
+
+def _check_level2(settings: ArmsSettings, chosen: tuple[Arm, ...], say: Say) -> None:
+    """Say it where the arms with Level 2 can't differ from those without."""
+    letters = [arm.letter for arm in chosen if arm.mechanisms is Mechanisms.LEVEL2]
+    run = settings.run
+    if letters and run.level2_every >= run.trials and not settings.level2_first:
+        say(
+            f"NOTE: Level 2 looks after every {run.level2_every} trials, and there are "
+            f"{run.trials}: no mechanism can choose one in arm {' or '.join(letters)}. Give "
+            "--level2-first, or --level2-every below --trials"
+        )
 
 
 @contextmanager
@@ -139,6 +153,9 @@ def _settle(out: Path, settings: ArmsSettings, task: Task) -> dict[str, Any]:
         "policy": approval.LABEL,
     }
     _same(out / "settings.json", facts)
+    if not isinstance(task, TableTask):  # what was recorded is the same everywhere
+        host = host_of(task.host(), parallel=1)
+        _same(out / "host-of-trainings.json", {"host": host.label, "key": host.key})
     if any(arm.mechanisms is Mechanisms.LEVEL2 for arm in arms_named(settings.arms)):
         _same(out / "library.json", {e.name: e.digest for e in seed_library(LIBRARY)})
     return facts
@@ -230,9 +247,9 @@ def _write(
     settings: ArmsSettings,
     beside: tuple[Foreign, ...],
 ) -> None:
-    stick = Yardstick.of(task, settings.target)
-    scores = score(records, stick, settings.run.trials)
     rows = [row for runs in records.values() for row in runs]
+    stick = Yardstick.of(task, settings.target, rows)
+    scores = score(records, stick, settings.run.trials)
     shown = {
         **facts,
         "arms": list(records),

@@ -43,7 +43,7 @@ def write_curves(
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError:
         raise ArmsError(
-            "the plots need matplotlib: pip install -c constraints.txt 'escapement[arms]'"
+            "the plots need matplotlib: pip install -c constraints.txt -e '.[arms]'"
         ) from None
     settings: Any = {
         "svg.hashsalt": "escapement",
@@ -89,8 +89,11 @@ def _ours(axes: Any, scores: Scores, stick: Yardstick, metric: str) -> None:
     axes.set_ylabel(f"simple regret ({metric})" if regret else f"{metric} of the answer")
     if regret:
         axes.set_ylim(bottom=0.0)
+        if stick.sigma:
+            label = "noise of one training (sigma)"
+            axes.axhline(stick.sigma, color="#000000", linestyle=":", linewidth=1.0, label=label)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, title="mean, and its 95 % interval", title_fontsize=8)
 
 
 def _band(arm: Arm, floor: float, scale: float) -> tuple[list[float], list[float], list[float]]:

@@ -1,10 +1,12 @@
 """The table of an ablation as Markdown and as JSON. The same records give the same bytes: no times,
-no host, every number rounded.
+no host but that of the trainings, every number rounded. What is compared is `score`'s business.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +20,8 @@ from runner.foreign import Foreign
 DIGITS = 6
 MAX_MECHANISMS = 12
 PLACEBO = "P"
+HOST_FACTS = ("cpu", "gpu", "cores", "system", "python", "torch")
+P_VALUES = frozenset({"p", "p_uncorrected"})  # never rounded to zero
 
 
 def as_json(
@@ -34,21 +38,18 @@ def as_json(
         "test": tests.TEST,
         "optimum": stick.optimum,
         "sigma": stick.sigma,
+        "noise": stick.noise,
+        "host": dict(stick.host),
         "target": stick.target,
         "best_tuner": scores.best_tuner,
         "arms": {x: _arm_data(arm, records[x]) for x, arm in scores.arms.items()},
         "comparisons": [
-            {
-                "arm": c.arm,
-                "other": c.other,
-                "p": c.p,
-                **asdict(c.result),
-                "p_uncorrected": c.result.p,
-            }
-            | {"p": c.p}
+            asdict(c.result)
+            | {"arm": c.arm, "other": c.other, "p": c.p, "p_uncorrected": c.result.p}
             for c in scores.comparisons
         ],
         "same_as_A": _same(records),
+        "without_mechanism": _idle(records),
         "beside": [f.to_data() for f in beside],
     }
     return json.dumps(_rounded(body), sort_keys=True, indent=1, allow_nan=False) + "\n"
@@ -85,7 +86,10 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, DIGITS) + 0.0  # never -0.0
     if isinstance(value, Mapping):
-        return {str(key): _rounded(item) for key, item in value.items()}
+        return {
+            str(key): float(f"{item:.6g}") if key in P_VALUES and item else _rounded(item)
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_rounded(item) for item in value]
     return value
@@ -107,7 +111,7 @@ def as_markdown(
         _about(settings, stick),
         _main_table(scores, stick),
         _comparisons(scores),
-        _activation(records),
+        _activation(scores, records, stick),
         _beside(beside),
         "![Curves](curves.svg)",
     ]
@@ -124,11 +128,15 @@ def _about(settings: Mapping[str, Any], stick: Yardstick) -> str:
         f"{settings['level2_every']} trials. Mechanisms were screened by the gate and approved by "
         f"a policy made for this benchmark ({settings['policy']}); see `gate.jsonl`.",
     ]
+    sigma = "not known" if stick.sigma is None else f"{_number(stick.sigma)}, {stick.noise}"
+    host = ", ".join(f"{name} {stick.host[name]}" for name in HOST_FACTS if name in stick.host)
+    recorded = " (recorded)" if stick.host.get("recorded") else ""
+    lines.append(f"Noise of one training (sigma): {sigma}. Trained on{recorded}: {host}.")
     if stick.optimum is not None:
         best = _number(stick.sign * stick.optimum)
         lines.append(
-            f"Known optimum: {best}; noise of one training (sigma): {_number(stick.sigma)}. "
-            "*Regret*: what the answer's mean of all recorded trainings lacks to the optimum."
+            f"Known optimum: {best}. *Regret*: what the answer's mean of all recorded trainings "
+            "lacks to the optimum, which is the best such mean."
         )
     else:
         lines.append(
@@ -143,28 +151,31 @@ def _about(settings: Mapping[str, Any], stick: Yardstick) -> str:
 def _main_table(scores: Scores, stick: Yardstick) -> str:
     name = "regret" if stick.optimum is not None else "loss"
     points = list(next(iter(scores.arms.values())).at)
-    head = ["arm", "", "n", "gain (mean, sd)", "95 % interval"]
+    head = ["arm", "", "n", "gain (mean, sd)", "95 % interval", "in sigma (95 %)"]
     head += [f"{name} at {n}" for n in points]
     if stick.target is not None:
         head.append("to target (median; reached)")
+    head.append("trainings (failed)")
     rows = []
     for letter, arm in scores.arms.items():
         gain = arm.gain
         row = [letter, ARMS[letter].title, str(gain.n)]
         row += [f"{_number(gain.mean)}, {_number(gain.sd)}", _interval(gain)]
+        row.append(_in_sigma(gain, stick))
         row += [f"{_number(arm.at[n].mean)} ({_interval(arm.at[n])})" for n in points]
         if stick.target is not None:
             row.append(_reached(arm))
+        row.append(f"{arm.trainings} ({arm.failures})")
         rows.append(row)
     return _table(head, rows)
 
 
 def _reached(arm: Arm) -> str:
     """The median over all repeats, those that never got there counted as later than any."""
-    known = sorted(n for n in arm.reached if n is not None)
-    middle = len(arm.reached) // 2
-    median = str(known[middle]) if len(known) > middle else "never"
-    return f"{median}; {len(known)} of {len(arm.reached)}"
+    known = [n for n in arm.reached if n is not None]
+    median = statistics.median(math.inf if n is None else n for n in arm.reached)
+    words = "never" if math.isinf(median) else f"{median:g}"
+    return f"{words}; {len(known)} of {len(arm.reached)}"
 
 
 def _comparisons(scores: Scores) -> str:
@@ -185,11 +196,25 @@ def _comparisons(scores: Scores) -> str:
             ]
         )
     head = ["at the end", "difference (95 %)", "better / worse", "p", ""]
-    best = f" The best tuner is {scores.best_tuner}." if scores.best_tuner else ""
+    best = ""
+    if scores.best_tuner:
+        best = (
+            f" The best tuner is {scores.best_tuner}: it has the least mean loss at the end in "
+            "these very repeats, which flatters it (U, random, is not counted as a tuner)."
+        )
     return f"Differences below zero are better. {tests.TEST}.{best}\n\n{_table(head, rows)}"
 
 
-def _activation(records: Mapping[str, Sequence[Record]]) -> str:
+def _idle(records: Mapping[str, Sequence[Record]]) -> dict[str, int]:
+    """Of each arm with Level 2: in how many repeats no mechanism of its chose a trial."""
+    return {
+        letter: sum(not any(m["digest"] for m in run.mechanisms) for run in runs)
+        for letter, runs in records.items()
+        if ARMS[letter].mechanisms is Mechanisms.LEVEL2
+    }
+
+
+def _activation(scores: Scores, records: Mapping[str, Sequence[Record]], stick: Yardstick) -> str:
     rows = []
     for letter, runs in records.items():
         if ARMS[letter].mechanisms is Mechanisms.NONE:
@@ -219,12 +244,30 @@ def _activation(records: Mapping[str, Sequence[Record]]) -> str:
     head = ["arm", "mechanism", "digest", "repeats", "trials", "propose / accept calls"]
     head += ["proposals changed", "acceptances changed", "raised"]
     text = "What chose the trials, counted outside the sandbox:\n\n" + _table(head, rows)
-    if PLACEBO in records and REFERENCE in records:
-        same = identical(records[REFERENCE], records[PLACEBO])
-        text += (
-            f"\n\nArm P did exactly the trainings of arm A, with the same outcomes, in {same} of "
-            f"{len(records[PLACEBO])} repeats."
-        )
+    for letter, count in _idle(records).items():
+        if count:
+            plain = "B" if ARMS[letter].steered else "A"
+            text += (
+                f"\n\n**In {count} of {len(records[letter])} repeats of arm {letter} no mechanism "
+                f"of Level 2 chose a trial**: there it is arm {plain} under another name."
+            )
+    return text + _placebo(scores, records, stick)
+
+
+def _placebo(scores: Scores, records: Mapping[str, Sequence[Record]], stick: Yardstick) -> str:
+    """What the placebo did against arm A, in words."""
+    if PLACEBO not in records or REFERENCE not in records:
+        return ""
+    same, n = identical(records[REFERENCE], records[PLACEBO]), len(records[PLACEBO])
+    text = (
+        f"\n\nArm P did exactly the trainings of arm A, with the same outcomes, in {same} of {n} "
+    )
+    text += "repeats."
+    if same < n:
+        found = next(c for c in scores.comparisons if (c.arm, c.other) == (PLACEBO, REFERENCE))
+        d = found.result.difference
+        text += f" P - A at the end: {_number(d.mean)} ({_interval(d)}), n = {d.n}"
+        text += f"; in sigma: {_in_sigma(d, stick)}."
     return text
 
 
@@ -247,6 +290,16 @@ def _interval(summary: tests.Summary) -> str:
     if summary.low is None or summary.high is None:
         return "n = 1"
     return f"{_number(summary.low)} to {_number(summary.high)}"
+
+
+def _in_sigma(summary: tests.Summary, stick: Yardstick) -> str:
+    """A difference in units of the noise, with its interval."""
+    if not stick.sigma:
+        return "noise not known" if stick.sigma is None else "noise is 0"
+    value = f"{summary.mean / stick.sigma + 0.0:.2f}"
+    if summary.low is None or summary.high is None:
+        return f"{value} (n = 1)"
+    return f"{value} ({summary.low / stick.sigma:.2f} to {summary.high / stick.sigma:.2f})"
 
 
 def _number(value: float | None) -> str:

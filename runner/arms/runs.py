@@ -21,6 +21,7 @@ from runner.arms.forgetful import ForgetfulPrior
 from runner.arms.gate import Gate, placebo_files
 from runner.arms.spec import Arm, ArmsError, Kind, Mechanisms
 from runner.arms.tuners import tuner_for
+from runner.baseline import MAX_FAILED_REPEATS, BaselineFailed
 from runner.borders import Prior, Researcher, Task
 from runner.journal import BASELINE, Journal, derive
 from runner.level2 import Base
@@ -99,24 +100,46 @@ def run_arm(shop: Workshop, arm: Arm, repeat: int) -> Record:
         trainings=shop.trials,
         book=Book(folder / "trainings.jsonl"),
         baseline=Book(shop.out / "runs" / "baseline" / f"{repeat:03d}.jsonl"),
+        baseline_seeds=_baseline_seeds(seed),
     )
     about = _loop(shop, arm, seed, task, folder) if arm.kind is Kind.LOOP else None
     if about is None:
         about = _tuner(shop, arm, seed, task)
-    baseline = [t.metric for t in task.baseline.trainings if t.metric is not None]
-    if not baseline:
-        raise ArmsError("the default configuration can't be trained: there is nothing to compare")
     record = Record(
         arm=arm.letter,
         repeat=repeat,
         seed=seed,
-        baseline=baseline[:BASELINE_REPEATS],
+        baseline=_baseline(task, seed),
         trainings=[_shown(t) for t in task.book.trainings],
         remeasured=_remeasured(shop, seed, task, folder),
         **about,
     )
     _write(path, record)
     return record
+
+
+def _baseline_seeds(seed: int) -> list[int]:
+    """Of the repeats of the baseline, those in place of failed ones included; as the loop's."""
+    most = BASELINE_REPEATS + MAX_FAILED_REPEATS
+    return [derive(seed, BASELINE, f"repeat/{number}") for number in range(most)]
+
+
+def _baseline(task: Budgeted, seed: int) -> list[float]:
+    """The metrics of the baseline, trained where they are missing: the same for every arm of a
+    repeat. Raises BaselineFailed where the default configuration can't be trained."""
+    good: list[float] = []
+    failure = ""
+    for one in _baseline_seeds(seed):
+        if len(good) < BASELINE_REPEATS:
+            outcome = task.run(task.space.defaults(), seed=one)
+            failure = outcome.failure or failure
+            good += [] if outcome.metric is None else [outcome.metric]
+    if len(good) < BASELINE_REPEATS:
+        raise BaselineFailed(
+            f"the default configuration failed more than {MAX_FAILED_REPEATS} times, last with "
+            f"{failure}: there is nothing to compare with. Choose another task or other options"
+        )
+    return good
 
 
 def _shown(training: Training) -> dict[str, Any]:
@@ -238,13 +261,8 @@ def _mechanisms(journal: Journal) -> list[dict[str, Any]]:
 def _tuner(shop: Workshop, arm: Arm, seed: int, task: Budgeted) -> dict[str, Any]:
     sign = 1.0 if task.minimize else -1.0
     tuner = tuner_for(arm.letter, task.space, derive(seed, 0, "tuner"))
-    default = task.space.defaults()
-    outcomes = [
-        task.run(default, seed=derive(seed, BASELINE, f"repeat/{number}"))
-        for number in range(BASELINE_REPEATS)
-    ]
-    good = [o.metric for o in outcomes if o.metric is not None]
-    tuner.tell(default, sign * sum(good) / len(good) if good else None)
+    baseline = _baseline(task, seed)
+    tuner.tell(task.space.defaults(), sign * sum(baseline) / len(baseline))
     for number in range(1, shop.trials + 1):
         config = tuner.ask()
         outcome = task.run(config, seed=derive(seed, number, "train"))
@@ -272,7 +290,7 @@ def _remeasured(shop: Workshop, seed: int, task: Budgeted, folder: Path) -> list
     """The found configuration, trained anew: what is reported is never the luckiest training."""
     if not shop.remeasure:
         return []
-    baseline = [t.metric for t in task.baseline.trainings if t.metric is not None]
+    baseline = _baseline(task, seed)
     trainings = [_shown(t) for t in task.book.trainings]
     sign = 1.0 if task.minimize else -1.0
     config = best_config(baseline, trainings, task.space.defaults(), sign)

@@ -2,22 +2,24 @@
 
 An arm's answer after n trainings is the configuration with the best mean of its trainings so far.
 Where the task knows the truth (a recorded surface) the answer is worth the mean of everything that
-was recorded there, so that a lucky training is no gain; else it is worth what it was measured, and
-at the end what it was measured anew. Lower is better in every loss here, whatever the metric.
+was recorded there, so that a lucky training is no gain, and no more than the default where most
+recorded trainings failed; else it is worth what it was measured, and at the end what it was
+measured anew. Lower is better in every loss here, whatever the metric.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from runner.arms import statistics as tests
 from runner.arms.runs import Record
-from runner.arms.spec import ARMS, REFERENCE, Kind
+from runner.arms.spec import ARMS, REFERENCE, ArmsError, Kind
 from runner.borders import Task
+from runner.noise import Baseline, pooled
 from runner.tasks.table import TableTask
 
 CHECKPOINTS = (10, 20, 30)
@@ -26,22 +28,26 @@ CHECKPOINTS = (10, 20, 30)
 @dataclass(frozen=True, kw_only=True)
 class Yardstick:
     """What losses are measured against: the task's direction, and where it is known the optimum
-    and the noise of one training (loss scale). `target`: the loss that counts as reached."""
+    and the noise of one training (loss scale). `target`: the loss that counts as reached; `host`:
+    facts of the machine that trained (a recorded surface: that it was recorded on)."""
 
     sign: float
     default: Mapping[str, Any]
     table: TableTask | None
     optimum: float | None
     sigma: float | None
+    noise: str
     target: float | None
+    host: Mapping[str, Any]
 
     @classmethod
-    def of(cls, task: Task, target: float | None) -> Yardstick:
-        """Of a task; `target` in units of its metric (default: one sigma from the optimum)."""
+    def of(cls, task: Task, target: float | None, records: Iterable[Record]) -> Yardstick:
+        """Of a task; `target` in units of its metric (default: one sigma from the optimum).
+        `records`: where the noise is pooled from, unless the task knows it."""
         sign = 1.0 if task.minimize else -1.0
         table = task if isinstance(task, TableTask) else None
         optimum = sign * table.optimum[0] if table else None
-        sigma = table.sigma if table else None
+        sigma, noise, host = _of_recorded(table) if table else _of_trained(task, records)
         aim = None if target is None else sign * target
         if aim is None and optimum is not None and sigma is not None:
             aim = optimum + sigma
@@ -51,17 +57,40 @@ class Yardstick:
             table=table,
             optimum=optimum,
             sigma=sigma,
+            noise=noise,
             target=aim,
+            host=host,
         )
 
     def worth(self, config: Mapping[str, Any], measured: Sequence[float]) -> float:
         """The loss of an answer that was measured so."""
         if self.table is not None:
             truth = self.table.truth(config)
+            if truth is None:  # most of its recorded trainings failed: a lucky one is no gain
+                truth = self.table.truth(self.default)
             if truth is None:
-                raise ValueError(f"the surface does not know {dict(config)}")
+                raise ArmsError(
+                    f"most trainings of the default configuration that {self.table.path} recorded "
+                    "failed: there is nothing to compare with. Give another --surface"
+                )
             return self.sign * truth
         return self.sign * statistics.fmean(measured)
+
+
+def _of_recorded(table: TableTask) -> tuple[float | None, str, Mapping[str, Any]]:
+    """The noise of a recorded surface, what it is from, and the host that recorded it."""
+    facts = table.host()
+    host = {**facts["recorded_on"], "torch": facts["recorded_torch"], "recorded": True}
+    return table.sigma, "of all points that were trained several times", host
+
+
+def _of_trained(
+    task: Task, records: Iterable[Record]
+) -> tuple[float | None, str, Mapping[str, Any]]:
+    """The noise within the baselines of the repeats, each repeat once: the arms share them."""
+    noise = pooled(Baseline(run_id=str(r.repeat), metrics=tuple(r.baseline)) for r in records)
+    words = f"within {noise.runs} baselines, {noise.n} trainings in all"
+    return noise.sigma, words, task.host()
 
 
 def curve(record: Record, stick: Yardstick, trials: int) -> list[float]:
@@ -101,7 +130,7 @@ class Arm:
 def score_arm(records: Sequence[Record], stick: Yardstick, trials: int) -> Arm:
     """The numbers of one arm."""
     curves = tuple(tuple(curve(record, stick, trials)) for record in records)
-    floor = stick.optimum or 0.0 if stick.optimum is not None else 0.0
+    floor = stick.optimum or 0.0
     finals = tuple(
         stick.sign * statistics.fmean(record.remeasured) if record.remeasured else losses[-1]
         for record, losses in zip(records, curves, strict=True)
@@ -161,6 +190,8 @@ def score(records: Mapping[str, Sequence[Record]], stick: Yardstick, trials: int
         for letter in arms
         if other in arms and letter != other
     ]
+    if (REFERENCE, best) in pairs and (best, REFERENCE) in pairs:
+        pairs.remove((REFERENCE, best))  # the same test a second time
     results = {pair: tests.paired(arms[pair[0]].final, arms[pair[1]].final) for pair in pairs}
     named = {f"{a}/{b}": result.p for (a, b), result in results.items()}
     corrected = tests.holm(named)

@@ -85,6 +85,17 @@ def test_a_finished_ablation_runs_nothing_again_and_can_grow(finished, tmp_path)
     assert files(out) == files(finished)
 
 
+def test_what_an_arm_did_does_not_depend_on_the_others(finished, tmp_path):
+    """Four points only: trials train the default again and again, under seeds of their own."""
+    out = tmp_path / "turned"
+    assert run(arms(out, arms="S,T,A")).exit_code == 0
+    for letter in "STA":
+        for name in ("000.json", "001.json"):
+            turned, first = (d / "runs" / letter / name for d in (out, finished))
+            assert turned.read_bytes() == first.read_bytes(), (letter, name)
+            assert len(json.loads(first.read_bytes())["trainings"]) == 6, (letter, name)
+
+
 def test_kill_9_at_random_moments_changes_nothing(finished, tmp_path):
     out = tmp_path / "killed"
     rng = random.Random()  # another moment each time: every one must do

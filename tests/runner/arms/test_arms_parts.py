@@ -50,6 +50,7 @@ def budgeted(tmp_path, trainings=3):
         trainings=trainings,
         book=Book(tmp_path / "book.jsonl"),
         baseline=Book(tmp_path / "baseline.jsonl"),
+        baseline_seeds=range(3),
     )
 
 
@@ -80,12 +81,23 @@ def test_the_same_training_is_never_done_twice_not_even_by_another_process(tmp_p
     assert resumed.run(other, seed=2) != first
 
 
-def test_the_default_counts_once_there_were_other_trainings(tmp_path):
+def test_a_trial_with_the_default_counts_whatever_other_arms_did_before(tmp_path):
+    """Only the baseline's own seeds are shared: else what an arm pays depended on the others."""
     task, budget = budgeted(tmp_path)
     default = task.space.defaults()
-    budget.run({**default, "DEPTH": 5}, seed=1)
+    budget.run(default, seed=7)  # the first trial of an arm, before it trained anything else
     budget.run(default, seed=2)
-    assert len(budget.book.trainings) == 2
+    assert [t.seed for t in budget.book.trainings] == [7]
+    assert [t.seed for t in budget.baseline.trainings] == [2]
+    other = Budgeted(
+        task,
+        trainings=3,
+        book=Book(tmp_path / "other.jsonl"),
+        baseline=Book(tmp_path / "baseline.jsonl"),
+        baseline_seeds=range(3),
+    )
+    other.run(default, seed=7)
+    assert [t.seed for t in other.book.trainings] == [7]
 
 
 def test_a_book_that_was_cut_short_loses_its_last_line_alone(tmp_path):
