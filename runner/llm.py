@@ -2,14 +2,16 @@
 
 One question, one schema-checked answer. The richest form of structured output that the server
 takes is probed once (json_schema, json_object, plain text with extraction). Every call has a
-deadline and a cap in bytes, retries are bounded, tokens are counted against a cap. Whatever can't
-be used is a classified, counted `LlmError`; there is no default answer.
+deadline and a cap in bytes (`runner.bounded`), retries are bounded, tokens are counted against a
+cap. Whatever can't be used is a classified, counted `LlmError`; there is no default answer.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,6 +24,7 @@ import openai
 from pydantic import BaseModel
 
 from runner.answers import Fault, LlmError, Reply, checked, parse, shown, strict
+from runner.bounded import Bounded
 from runner.ledger import FREE, Ledger, Price
 
 M = TypeVar("M", bound=BaseModel)
@@ -29,9 +32,16 @@ M = TypeVar("M", bound=BaseModel)
 CHARACTERS_A_TOKEN = 3  # a cautious estimate, used where the server does not count
 SYSTEM = "You are a careful research engineer. Answer with one JSON object and nothing else."
 NO_RETRY = (Fault.REFUSED, Fault.TOO_LARGE)
-UNSEEN = (Fault.DEADLINE, Fault.TOO_LARGE)  # the model may have written all that it was allowed
-CHARGED = (*UNSEEN, Fault.NO_PROTOCOL)  # the question was asked, and will be on the bill
-BUSY = (408, 429)
+# The model may have written all that it was allowed.
+UNSEEN = (Fault.DEADLINE, Fault.TOO_LARGE, Fault.BROKEN)
+BUSY = (408, 425, 429)
+FORM_WORDS = ("response_format", "json_schema", "json_object", "grammar", "guided")
+MOVED = " (redirects are not followed, so that no key goes elsewhere: give the final base URL)"
+HINTS = {
+    **dict.fromkeys((301, 302, 303, 307, 308), MOVED),
+    401: " (is the key right? It is read from ESCAPEMENT_LLM_KEY)",
+    404: " (are the base URL, which often ends in /v1, and the model's name right?)",
+}
 LONGEST_WAIT_SECONDS = 3600.0
 
 
@@ -107,16 +117,17 @@ class Llm:
         self.answer_bytes = answer_bytes
         self.answer_tokens = answer_tokens
         self._form = _Form()
+        self._ratio = 1.0  # of tokens that were counted to those that were expected: the highest
+        self._longest = answer_tokens  # some servers know no limit
         self._pause = pause
         self._client = openai.OpenAI(
             base_url=base_url,
             api_key=api_key or "none",
             max_retries=0,
-            timeout=httpx2.Timeout(deadline_seconds, connect=min(10.0, deadline_seconds)),
             http_client=httpx2.Client(
                 trust_env=False,
                 headers={"Accept-Encoding": "identity"},
-                transport=_Bounded(limit_bytes=answer_bytes, deadline_seconds=deadline_seconds),
+                transport=Bounded(limit_bytes=answer_bytes),
             ),
         )
 
@@ -131,16 +142,17 @@ class Llm:
         Raises LlmError (a PriorError) or BudgetExceeded.
         """
         started = time.monotonic()
+        ends = started + self.question_seconds
         asked = answered = 0
         question, error = prompt, LlmError(Fault.EMPTY, "never asked")
         for attempt in range(self.retries + 1):
             if attempt:
                 wait = max(min(0.5 * 2**attempt, 10.0), error.wait_seconds)
-                if time.monotonic() + wait - started > self.question_seconds:
+                if time.monotonic() + wait > ends:
                     break
                 self._pause(wait)
             try:
-                reply = self._reply(question, schema)
+                reply = self._reply(question, schema, ends)
                 asked, answered = asked + reply.prompt_tokens, answered + reply.answer_tokens
                 value = checked(reply, schema)
             except LlmError as failure:
@@ -165,15 +177,13 @@ class Llm:
             error.fault, f"{purpose}: {error.detail}", wait_seconds=error.wait_seconds
         ) from error
 
-    def _reply(self, prompt: str, schema: type[BaseModel]) -> Reply:
+    def _reply(self, prompt: str, schema: type[BaseModel], ends: float) -> Reply:
         """One call, in the best form that the server takes. Raises LlmError, BudgetExceeded."""
-        expected = len(SYSTEM + prompt) // CHARACTERS_A_TOKEN
         form = self._form
         while True:
             try:
-                with self.ledger.reserved(expected, self.answer_tokens, self.price):
-                    reply = self._counted(prompt, schema, form, expected)
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                reply = self._counted(prompt, schema, form, ends)
+            except openai.APIStatusError as error:  # about the form, it may be
                 lower = form.lower(str(error))
                 if lower is None:  # it was about something else: the best form is asked again
                     raise LlmError(Fault.REFUSED, shown(str(error))) from error
@@ -182,30 +192,41 @@ class Llm:
             self._form = form
             return reply
 
-    def _counted(self, prompt: str, schema: type[BaseModel], form: _Form, expected: int) -> Reply:
+    def _counted(self, prompt: str, schema: type[BaseModel], form: _Form, ends: float) -> Reply:
         """One call, its tokens counted: as the server says, or as they are estimated."""
-        spend = partial(self.ledger.spend, model=self.model, price=self.price)
-        try:
-            reply = self._call(prompt, schema, form)
-        except LlmError as error:
-            if error.fault in CHARGED:
-                error.tokens = (expected, self.answer_tokens if error.fault in UNSEEN else 0)
-                spend(*error.tokens, estimated=True)
-            raise
-        estimated = reply.prompt_tokens < 0 or reply.answer_tokens < 0
-        if estimated:
-            answered = len(reply.text) // CHARACTERS_A_TOKEN + 1
-            reply = replace(reply, prompt_tokens=expected, answer_tokens=answered)
-        spend(reply.prompt_tokens, reply.answer_tokens, estimated=estimated)
+        shape = _shape(schema, form.mode)
+        expected = len(SYSTEM + prompt + json.dumps(shape)) // CHARACTERS_A_TOKEN
+        likely = math.ceil(expected * self._ratio)
+        with self.ledger.reserved(
+            likely, self._longest, model=self.model, price=self.price
+        ) as held:
+            spend = partial(self.ledger.spend, model=self.model, price=self.price, held=held)
+            try:
+                reply = self._call(prompt, {**shape, form.limit_name: self.answer_tokens}, ends)
+            except openai.APIStatusError:
+                raise
+            except LlmError as error:
+                if error.billed:
+                    error.tokens = (likely, self._longest if error.fault in UNSEEN else 0)
+                    spend(*error.tokens, estimated=True)
+                raise
+            except BaseException:  # it was stopped in the middle
+                spend(likely, self._longest, estimated=True)
+                raise
+            estimated = reply.prompt_tokens < 0 or reply.answer_tokens < 0
+            if estimated:
+                answered = len(reply.text) // CHARACTERS_A_TOKEN + 1
+                reply = replace(reply, prompt_tokens=likely, answer_tokens=answered)
+            spend(reply.prompt_tokens, reply.answer_tokens, estimated=estimated)
+        self._ratio = max(self._ratio, reply.prompt_tokens / expected)
+        self._longest = max(self._longest, reply.answer_tokens)
         return reply
 
-    def _call(self, prompt: str, schema: type[BaseModel], asked: _Form) -> Reply:
-        extra: dict[str, Any] = {asked.limit_name: self.answer_tokens}
-        if asked.mode is Mode.JSON_SCHEMA:
-            form = {"name": schema.__name__, "schema": strict(schema), "strict": True}
-            extra["response_format"] = {"type": "json_schema", "json_schema": form}
-        elif asked.mode is Mode.JSON_OBJECT:
-            extra["response_format"] = {"type": "json_object"}
+    def _call(self, prompt: str, extra: Mapping[str, Any], ends: float) -> Reply:
+        """Raises LlmError, and an APIStatusError that may be about the form alone."""
+        left = min(self.deadline_seconds, ends - time.monotonic())
+        if left <= 0:
+            raise LlmError(Fault.DEADLINE, f"no answer within {self.question_seconds:g} s")
         try:
             with self._client.chat.completions.with_streaming_response.create(
                 model=self.model,
@@ -213,33 +234,53 @@ class Llm:
                     {"role": "system", "content": SYSTEM},
                     {"role": "user", "content": prompt},
                 ],
+                timeout=left,
                 **extra,
             ) as response:
                 body = response.read()
-        except (openai.BadRequestError, openai.UnprocessableEntityError):
+        except openai.APIStatusError as error:
+            if _may_be_the_form(error):
+                raise
+            raise _classified(error) from error
+        except LlmError:
             raise
-        except (openai.OpenAIError, httpx2.HTTPError) as error:
-            raise _classified(error, self.deadline_seconds) from error
+        except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
+            if isinstance(error.__cause__, LlmError):  # from the transport, wrapped by the client
+                raise error.__cause__ from error
+            raise LlmError(Fault.UNREACHABLE, _plain(error)) from error
         return parse(body)
 
 
-def _classified(error: Exception, deadline_seconds: float) -> LlmError:
-    """What a failed call is an instance of."""
-    if isinstance(error.__cause__, LlmError):  # raised in the transport, wrapped by the client
-        return error.__cause__
-    if isinstance(error, httpx2.ConnectTimeout) or isinstance(
-        error.__cause__, httpx2.ConnectTimeout
-    ):
-        return LlmError(Fault.UNREACHABLE, "no connection in time")
-    if isinstance(error, (openai.APITimeoutError, httpx2.TimeoutException)):
-        return LlmError(Fault.DEADLINE, f"no answer within {deadline_seconds:g} s")
-    if isinstance(error, openai.APIStatusError):
-        server = error.status_code >= 500 or error.status_code in BUSY
-        fault = Fault.SERVER_ERROR if server else Fault.REFUSED
-        wait = _retry_after(error.response.headers.get("retry-after", "")) if server else 0.0
-        why = f"HTTP {error.status_code}: {shown(str(error))}"
-        return LlmError(fault, why, wait_seconds=wait)
-    return LlmError(Fault.UNREACHABLE, shown(str(error)))
+def _shape(schema: type[BaseModel], mode: Mode) -> dict[str, Any]:
+    """What asks for the structure of the answer."""
+    if mode is Mode.JSON_SCHEMA:
+        form = {"name": schema.__name__, "schema": strict(schema), "strict": True}
+        return {"response_format": {"type": "json_schema", "json_schema": form}}
+    return {"response_format": {"type": "json_object"}} if mode is Mode.JSON_OBJECT else {}
+
+
+def _may_be_the_form(error: openai.APIStatusError) -> bool:
+    """Whether another form may help: 400 and 422, and a 5xx that speaks of it."""
+    if error.status_code in {400, 422}:
+        return True
+    told = str(error).lower()
+    return error.status_code >= 500 and any(word in told for word in FORM_WORDS)
+
+
+def _classified(error: openai.APIStatusError) -> LlmError:
+    """What an answer with a bad status is an instance of."""
+    server = error.status_code >= 500 or error.status_code in BUSY
+    fault = Fault.SERVER_ERROR if server else Fault.REFUSED
+    wait = _retry_after(error.response.headers.get("retry-after", "")) if server else 0.0
+    why = f"HTTP {error.status_code}{HINTS.get(error.status_code, '')}: {shown(str(error))}"
+    return LlmError(fault, why, wait_seconds=wait)
+
+
+def _plain(error: Exception) -> str:
+    """What can't be sent. Never the text of the error: it may have the key in it."""
+    if isinstance(error, UnicodeError):
+        return "the key, or the model's name, has characters that HTTP can't carry"
+    return f"the question can't be sent ({type(error).__name__}): is the base URL right?"
 
 
 def _retry_after(text: str) -> float:
@@ -249,45 +290,6 @@ def _retry_after(text: str) -> float:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return 0.0
     return min(seconds, LONGEST_WAIT_SECONDS) if seconds > 0 else 0.0
-
-
-class _Bounded(httpx2.HTTPTransport):
-    """Answers of any status are cut off by an error at a size and at a deadline: a server may
-    flood, or drip a byte a second, which no timeout for a single read would notice."""
-
-    def __init__(self, *, limit_bytes: int, deadline_seconds: float) -> None:
-        super().__init__()
-        self.limit_bytes = limit_bytes
-        self.deadline_seconds = deadline_seconds
-
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send, and bound what comes back."""
-        deadline = time.monotonic() + self.deadline_seconds
-        response = super().handle_request(request)
-        if response.headers.get("content-encoding", "identity") != "identity":
-            response.close()
-            raise LlmError(Fault.NO_PROTOCOL, "the answer is compressed, and was asked not to be")
-        assert isinstance(response.stream, httpx2.SyncByteStream)  # noqa: S101 - it is no async one
-        response.stream = _BoundedStream(response.stream, self.limit_bytes, deadline)
-        return response
-
-
-class _BoundedStream(httpx2.SyncByteStream):
-    def __init__(self, inner: httpx2.SyncByteStream, limit_bytes: int, deadline: float) -> None:
-        self.inner, self.limit_bytes, self.deadline = inner, limit_bytes, deadline
-
-    def __iter__(self) -> Iterator[bytes]:
-        seen = 0
-        for chunk in self.inner:
-            seen += len(chunk)
-            if seen > self.limit_bytes:
-                raise LlmError(Fault.TOO_LARGE, f"the answer has over {self.limit_bytes} bytes")
-            if time.monotonic() > self.deadline:
-                raise LlmError(Fault.DEADLINE, "the answer was not finished at the deadline")
-            yield chunk
-
-    def close(self) -> None:
-        self.inner.close()

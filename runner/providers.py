@@ -20,7 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 
 # Where nobody answers now, nobody is asked again for a while: each attempt costs its deadline.
 REST_SECONDS = 300.0
-AWAY = (Fault.UNREACHABLE, Fault.DEADLINE, Fault.SERVER_ERROR)
+AWAY = (Fault.UNREACHABLE, Fault.BROKEN, Fault.DEADLINE, Fault.SERVER_ERROR)
 
 
 @dataclass

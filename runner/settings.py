@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,6 +27,7 @@ KEY_VARIABLES = ("ESCAPEMENT_LLM_KEY", "OPENAI_API_KEY")
 LEDGER = "tokens.json"
 MAX_MODELS = 8
 _FALLBACK = re.compile(r"^(.{1,200}?)@(https?://.+)$")
+_HOST = re.compile(r"^([^@\s]*@)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d+)?$")
 _PRICE = re.compile(r"^(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)$")
 
 
@@ -77,6 +79,9 @@ class RunSettings(BaseModel):
         for text in self.fallbacks:
             if not _FALLBACK.match(text):
                 raise ValueError(f"--fallback {text!r}: write MODEL@BASE_URL")
+        wrong = [url for _, url in self._named() if not _is_url(url)] if wanted else []
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no base URL: write http://HOST/... or https://...")
         for text in self.prices:
             if not _PRICE.match(text):
                 raise ValueError(f"--price {text!r}: write PROMPT,ANSWER per million tokens")
@@ -96,10 +101,13 @@ class RunSettings(BaseModel):
             "confirmations": self.confirmations,
         }
 
+    def _named(self) -> list[tuple[str, str]]:
+        matches = [_FALLBACK.match(text) for text in self.fallbacks]
+        return [(self.model, self.base_url), *((m[1], m[2]) for m in matches if m)]
+
     def models(self) -> list[tuple[str, str, str, Price]]:
         """Model, base URL, key and price of each language model, in the order of asking."""
-        named = [(self.model, self.base_url)]
-        named += [(m[1], m[2]) for text in self.fallbacks if (m := _FALLBACK.match(text))]
+        named = self._named()
         prices = [
             Price(prompt=float(m[1]), answer=float(m[2]))
             for text in self.prices
@@ -109,6 +117,16 @@ class RunSettings(BaseModel):
             (model, url, _key(place), price)
             for place, ((model, url), price) in enumerate(zip(named, prices, strict=True))
         ]
+
+
+def _is_url(text: str) -> bool:
+    """Whether requests can go there, as far as its text says."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.port != 0
+    except ValueError:
+        return False
+    return usable and parts.scheme in {"http", "https"} and bool(_HOST.match(parts.netloc))
 
 
 def problems_of(error: ValidationError) -> list[str]:
@@ -128,7 +146,7 @@ def _key(place: int) -> str:
     No model is ever sent another one's key.
     """
     names = [f"{KEY_VARIABLES[0]}_{place}"] if place else KEY_VARIABLES
-    return next((os.environ[n] for n in names if os.environ.get(n)), "")
+    return next((key for n in names if (key := os.environ.get(n, "").strip())), "")
 
 
 def task_of(settings: RunSettings) -> Task:

@@ -121,3 +121,22 @@ def flood(handler: Handler) -> None:
     handler.end_headers()
     while not handler.server.released.is_set():
         handler.wfile.write(b"x" * 65536)
+
+
+def slow_head(handler: Handler) -> None:
+    """Header after header, for ever: the body never begins."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    while not handler.server.released.wait(0.05):
+        handler.wfile.write(b"X-A: b\r\n")
+
+
+def for_ever_soon(handler: Handler) -> None:
+    """Provisional answers alone."""
+    while not handler.server.released.wait(0.05):
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def breaks(handler: Handler) -> None:
+    """Half an answer, then none."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+    handler.close_connection = True
