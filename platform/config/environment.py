@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+
+SECRET_CHARS = 50  # as Django's own deployment check
 
 
 def flag(name: str) -> bool:
@@ -28,16 +32,22 @@ def names(name: str, default: str) -> list[str]:
 
 def secret_key(path: Path) -> str:
     """Django's secret key: `ESCAPEMENT_SECRET_KEY`, else a file of mode 0600, made at first use."""
-    if value := os.environ.get("ESCAPEMENT_SECRET_KEY"):
+    value = os.environ.get("ESCAPEMENT_SECRET_KEY")
+    if value is not None:
+        if len(value) < SECRET_CHARS:
+            raise ImproperlyConfigured(
+                f"ESCAPEMENT_SECRET_KEY has {len(value)} characters: give {SECRET_CHARS} random "
+                "ones or more, or unset it"
+            )
         return value
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key := secrets.token_urlsafe(64))
-    return key
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name) as file:
+            file.write(secrets.token_urlsafe(64))
+            file.flush()
+            with suppress(FileExistsError):  # somebody else was first: theirs counts
+                os.link(file.name, path)  # all of it or nothing
+    return path.read_text()
 
 
 def database(var: Path) -> dict[str, Any]:

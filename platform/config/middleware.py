@@ -1,5 +1,6 @@
 """Two doors in front of every view: who is not logged in, and who asks too often; and one behind:
-what the audit log can't take has not happened, and its page says so.
+what the audit log can't take has not happened, and its page says so. Before all of them: whether
+this server is alive, for machines.
 
 The runner's API has a door of its own (a token), and limits of its own.
 """
@@ -13,6 +14,7 @@ from typing import Any
 from audit.head import AuditError
 from audit.keys import KeyProblem
 from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -20,9 +22,27 @@ from django.utils.deprecation import MiddlewareMixin
 from runs import limits
 
 log = logging.getLogger(__name__)
+ALIVE = "/healthz"
 API = "/api/"
 LOGIN_SECONDS, LOGINS_A_NAME, LOGINS_AN_ADDRESS = 300, 10, 50
 POST_SECONDS, POSTS_A_PERSON = 60, 120
+
+
+class Alive(MiddlewareMixin):
+    """`/healthz`: 200 where this process and its database answer, else 503. Under any host name, by
+    HTTP as well, for who asks is the machine beside it; and nothing else is told."""
+
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
+        """Answer for this one address."""
+        if request.path != ALIVE:
+            return None
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except DatabaseError:
+            log.exception("the database does not answer")
+            return HttpResponse("no database\n", status=503, content_type="text/plain")
+        return HttpResponse("ok\n", content_type="text/plain")
 
 
 class DenyByDefault(LoginRequiredMiddleware):

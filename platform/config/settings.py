@@ -38,6 +38,7 @@ INSTALLED_APPS = [
     "dependencies",
 ]
 MIDDLEWARE = [
+    "config.middleware.Alive",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",

@@ -9,7 +9,7 @@ import io
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -28,7 +28,10 @@ from sandbox.advisory_files import SnapshotError
 
 FREE_BYTES = 2 * 1024**3
 BEAT_SECONDS = 60
-START = "make demo (or, for a site: .venv/bin/python manage.py"
+# A clone has its own environment, with all of the lock; an image has its part of it.
+CLONE = sys.prefix == str(settings.ROOT / ".venv")
+MANAGE = f"{'.venv/bin/python' if CLONE else 'python'} manage.py"
+START = f"make demo (or, for a site: {MANAGE}"
 
 
 class Unwell(Exception):
@@ -57,20 +60,23 @@ def python() -> str:
 
 
 def dependencies() -> str:
-    """Every pin of the lock is installed in its version."""
-    wrong = []
+    """Every pin of the lock is installed in its version; in an image, those that are there."""
+    wrong, there = [], 0
     pins = [p for p in (settings.ROOT / "constraints.txt").read_text().splitlines() if "==" in p]
     for pin in pins:
         name, wanted = pin.split("==")
         try:
             found = metadata.version(name)
+            there += 1
         except metadata.PackageNotFoundError:
+            if not CLONE:  # that nothing needed is missing, `pip check` said when it was built
+                continue
             found = "missing"
         if found.partition("+")[0] != wanted:
             wrong.append(f"{name} {found} (locked: {wanted})")
     if wrong:
         raise Unwell("; ".join(wrong[:5]), "rm -f .venv/.stamp && make setup")
-    return f"{len(pins)} packages as locked"
+    return f"{there} packages as locked"
 
 
 def disk() -> str:
@@ -93,14 +99,14 @@ def database() -> str:
     except DatabaseError as error:
         raise Unwell(f"no database: {error}", "see DATABASE_URL, or unset it for SQLite") from error
     if plan:
-        raise Unwell(f"{len(plan)} migrations are missing", ".venv/bin/python manage.py migrate")
+        raise Unwell(f"{len(plan)} migrations are missing", f"{MANAGE} migrate")
     return f"{connection.vendor}, migrated"
 
 
 def triggers() -> str:
     """The audit log can't be changed by statements."""
     if Entry._meta.db_table not in connection.introspection.table_names():
-        raise Unwell("there is no audit log yet", ".venv/bin/python manage.py migrate")
+        raise Unwell("there is no audit log yet", f"{MANAGE} migrate")
     for message in audit_checks.append_only(databases=["default"]):
         raise Unwell(message.msg, message.hint or "")
     return "the audit log is append-only"
@@ -112,7 +118,7 @@ def signing_key() -> str:
         public = keys.public_key_hex()
         on_file = keys.public_path().read_text("ascii").strip()
     except (keys.KeyProblem, OSError) as error:
-        raise Unwell(str(error), ".venv/bin/python manage.py init") from error
+        raise Unwell(str(error), f"{MANAGE} init") from error
     if public != on_file:
         raise Unwell(f"{keys.public_path()} does not belong to platform.key", "restore the pair")
     return f"public key {public[:16]}..."
@@ -123,11 +129,11 @@ def repository() -> str:
     try:
         living = branches.living()
         if not living.exists():
-            raise Unwell(f"{living.path} is not there", ".venv/bin/python manage.py init")
+            raise Unwell(f"{living.path} is not there", f"{MANAGE} init")
         head = living.head()
         found = living.library(head)
     except branches.RepositoryError as error:
-        raise Unwell(str(error), ".venv/bin/python manage.py init") from error
+        raise Unwell(str(error), f"{MANAGE} init") from error
     return f"main at {head[:12]}, {len(found)} mechanisms"
 
 
@@ -137,14 +143,14 @@ def library() -> str:
     if wrong := operators.problems():
         raise Unwell("; ".join(wrong), "see /operators/: revoke the entry, and find out who did it")
     if not good and not bad:
-        raise Unwell("no operator is approved", ".venv/bin/python manage.py init")
+        raise Unwell("no operator is approved", f"{MANAGE} init")
     out = f", {len(bad)} taken back" if bad else ""
     return f"{len(good)} approved operators, signed{out}"
 
 
 def advisories() -> str:
     """The snapshot of advisories against the policy's freshness."""
-    fix = ".venv/bin/python manage.py update_advisories FILE"
+    fix = f"{MANAGE} update_advisories FILE"
     try:
         words, old = provenance.snapshot()
     except (SnapshotError, OSError) as error:
@@ -160,9 +166,7 @@ def policy() -> str:
     """A policy is in force and can be read."""
     force = standing.in_force()
     if force.policy is None or force.version is None:
-        raise Unwell(
-            force.problem, ".venv/bin/python manage.py init (or load_policy FILE --by USER)"
-        )
+        raise Unwell(force.problem, f"{MANAGE} init (or load_policy FILE --by USER)")
     return f"{force.version.digest[:12]}, mode {force.mode}, until {force.policy.expires}"
 
 
@@ -173,9 +177,7 @@ def audit_log() -> str:
     try:
         call_command("verify_audit", stdout=said, no_color=True)
     except CommandError as error:  # it could not look: the message says why
-        raise Unwell(
-            str(error), ".venv/bin/python manage.py verify_audit, once that is put right"
-        ) from error
+        raise Unwell(str(error), f"{MANAGE} verify_audit, once that is put right") from error
     except SystemExit as end:
         raise Unwell(" ".join(said.getvalue().split())[:400] or f"exit {end.code}", fix) from end
     return said.getvalue().strip().splitlines()[-1]
@@ -227,17 +229,27 @@ PARTS: tuple[tuple[str, Callable[[], str]], ...] = (
 )
 
 
-def look(progress: Callable[[str], None], *, sandbox: bool = True) -> Iterator[Look]:
-    """Look at every part, the sandbox last because it takes longest."""
+SERVING = ("database", "triggers", "signing key", "repository", "policy")  # not without these
+
+
+def look(
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    sandbox: bool = True,
+    only: Collection[str] = (),
+) -> Iterator[Look]:
+    """Look at every part, the sandbox last because it takes longest; or `only` at those named."""
     for part, ask in PARTS:
+        if only and part not in only:
+            continue
         try:
             yield Look(part=part, words=ask())
         except Unwell as unwell:
             yield Look(part=part, words=str(unwell), fix=unwell.fix)
         except DatabaseError as error:
             first = str(error).splitlines()[0]
-            yield Look(part=part, words=first, fix=".venv/bin/python manage.py migrate")
-    if not sandbox:
+            yield Look(part=part, words=first, fix=f"{MANAGE} migrate")
+    if only or not sandbox:
         return
     for control in sandbox_doctor.examine(progress):
         fix = "" if control.ok else control.what_to_do or "python -m sandbox doctor"

@@ -161,7 +161,7 @@ def _make(options: GptOptions, places: Places) -> GptTask:
     try:
         task.digest  # noqa: B018 - it needs all that a training needs
     except PackageNotFoundError:
-        raise TaskError("torch is not installed: `pip install 'escapement[runner]'`") from None
+        raise TaskError("torch is not installed: `pip install -e '.[runner]'`") from None
     except CorpusError as error:
         raise TaskError(str(error)) from None
     return task

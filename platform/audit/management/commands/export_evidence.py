@@ -48,5 +48,5 @@ def _actor(name: str | None) -> Actor:
         return SYSTEM
     person = get_user_model()._default_manager.filter(username=name, is_active=True).first()
     if person is None:
-        raise CommandError(f"{name} is no active account: `manage.py create_people` lists them")
+        raise CommandError(f"{name} is no active account: `manage.py people` lists them")
     return Actor(kind=ActorKind.PERSON, id=str(person.pk), name=person.get_username())

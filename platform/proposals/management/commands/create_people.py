@@ -1,17 +1,16 @@
-"""`manage.py create_people`: the demo's people, with passwords that are printed once."""
+"""`manage.py create_people`: the demo's people, with passwords that are printed once.
+
+A site makes its own with `manage.py people add`.
+"""
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
-from audit import log
-from audit.actors import SYSTEM
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand
-from django.db import transaction
 
-from proposals.lifecycle import policy_in_force
+from proposals import accounts
 
 PEOPLE = {
     "ada": ("Ada", "Lovelace", ("review",)),
@@ -28,23 +27,7 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **__: Any) -> None:
         """Print `name password` for each person that was made."""
-        roles = policy_in_force()[1].people.roles
-        for role in ("review", "operate", "audit", "own_policy"):
-            Group.objects.get_or_create(name=getattr(roles, role))
-        for name, (first, last, rights) in PEOPLE.items():
-            if User.objects.filter(username=name).exists():
-                continue
-            groups = [getattr(roles, right) for right in rights]
-            password = secrets.token_urlsafe(9)
-            with transaction.atomic():
-                person = User.objects.create_user(
-                    name, password=password, first_name=first, last_name=last
-                )
-                person.groups.set(Group.objects.filter(name__in=groups))
-                log.append(
-                    actor=SYSTEM,
-                    verb="user.created",
-                    subject=f"user:{name}",
-                    data={"id": str(person.pk), "groups": groups},
-                )
-            self.stdout.write(f"{name} {password}")
+        for name, (first, last, roles) in PEOPLE.items():
+            if not User.objects.filter(username=name).exists():
+                password = accounts.create(name, roles=roles, first=first, last=last)
+                self.stdout.write(f"{name} {password}")
