@@ -4,7 +4,8 @@ Each one is a session of its own (Ctrl-C in a terminal reaches the runner, which
 is killed with everything it started at its deadline, and is killed by the kernel if the runner
 dies, however it dies. The latter is asked for by the child itself before it becomes the real
 program: this file, run as a script, is that first step (a `preexec_fn` is not safe in a process
-with threads). This is not a sandbox: trainers are our own code.
+with threads). What `run` runs has a supervisor of its own (`runner.supervisor`), which ends all
+that it left behind. This is not a sandbox: trainers are our own code.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ MAX_LINE_BYTES = 16 * 1024
 AFTER_END_BYTES = 2 * 1024 * 1024  # more than a pipe can hold
 LINE_END = re.compile(rb"[\r\n]")
 NOT_STARTED = 127  # what a shell gives for a program that is not there
+FIRST_STEP = Path(__file__)
+SUPERVISOR = FIRST_STEP.with_name("supervisor.py")
 
 
 class StopRequested(BaseException):
@@ -93,12 +96,13 @@ def run(
     """Run `args` to its end or to its deadline, and give what it printed.
 
     `line` sees each line as it is printed; a carriage return ends one, too. `stdin` must be small:
-    it is written at once. Whatever happens here, the process and its group are gone afterwards.
+    it is written at once. Whatever happens here, the process and all that it started are gone
+    afterwards.
     Raises `StopRequested` if the runner is being stopped, and OSError if it can't be started, or
     is still there END_SECONDS after it was killed.
     """
     started = time.monotonic()
-    process = start(args, cwd=cwd, env=env)
+    process = start(args, cwd=cwd, env=env, first_step=SUPERVISOR)
     kept = Tail(output_bytes)
     try:
         assert process.stdin is not None  # noqa: S101 - start() opened it
@@ -107,7 +111,7 @@ def run(
             process.stdin.close()
         timed_out = not _read(process, kept, started + deadline_seconds, line)
     finally:
-        end(process)
+        _end_supervised(process)
     return Finished(
         returncode=process.returncode,
         output=kept.text(),
@@ -122,12 +126,12 @@ def start(
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    first_step: Path = FIRST_STEP,
 ) -> subprocess.Popen[bytes]:
     """Start `args` so that it dies with this process. The kernel ties it to the *thread* that
     calls this: call it from one that lives as long as the child should. End it with `end`."""
-    first_step = [sys.executable, "-I", "-S", str(Path(__file__)), str(os.getpid())]
     return subprocess.Popen(  # noqa: S603 - our own trainers, no shell
-        [*first_step, *args],
+        [sys.executable, "-I", "-S", str(first_step), str(os.getpid()), *args],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -156,6 +160,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
         ) from None
 
 
+def _end_supervised(process: subprocess.Popen[bytes]) -> None:
+    """Have the supervisor end all that it has, then itself. Raises OSError as `end` does."""
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)  # a program may have stopped it
+        process.wait(END_SECONDS)
+    end(process)
+
+
 def _read(
     process: subprocess.Popen[bytes],
     kept: Tail,
@@ -175,10 +188,10 @@ def _read(
         while left_over > 0:
             if STOPPING.is_set():
                 raise StopRequested
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
             ended = process.poll() is not None  # asked first: what it printed is in the pipe then
+            left = deadline - time.monotonic()
+            if left <= 0 and not ended:  # what ended while nobody could look counts
+                return False
             if not selector.select(0 if ended else min(left, POLL_SECONDS)):
                 if ended:
                     break
