@@ -1,12 +1,13 @@
 """Simulated annealing: a worse trial may become the base of the next ones, ever more seldom.
 
-Its chance falls with how much worse it is and with the number of trials. That leads out of a
-valley that is good only near by. Steps shrink with the temperature; PRIOR_SHARE of them are the
-prior's. When it has cooled down, the best configuration ever seen is measured again and taken up.
+Its chance falls with how much worse it is and with the trials since it was loaded. That leads out
+of a valley that is good only near by. Steps shrink with the temperature; PRIOR_SHARE of them are
+the prior's. Once it is cold, the best configuration ever seen is measured again and taken up.
 """
 
 from math import exp
 from statistics import median
+from typing import Any
 
 from sandbox.mechanism import Candidate, Config, KnobValue, Mechanism, Trial, View
 
@@ -20,17 +21,21 @@ ATTEMPTS = 40  # own steps that may be stale or invalid
 
 
 class Annealing(Mechanism):
-    """Accepts by Metropolis' rule, with a temperature that the trace decides."""
+    """Accepts by Metropolis' rule, with a temperature that falls from its first trial on."""
 
     name = "annealing"
 
+    def __init__(self) -> None:
+        self.start: int | None = None  # trials that were there before it, the baseline aside
+
     def propose(self, view: View, count: int) -> list[Candidate]:
         """Steps from the base, the prior's share of them; when cold, back to the best ever."""
-        back = way_back(view)
+        heat = self.temperature(view)
+        back = None if heat > 0 else way_back(view)
         chosen = [] if back is None else [back]
         taken = [view.config_of(c.changes) for c in chosen]
         while len(chosen) < count:
-            candidate = from_prior(view, taken) or own_step(view, taken)
+            candidate = from_prior(view, taken) or own_step(view, taken, heat)
             if candidate is None:
                 break
             chosen.append(candidate)
@@ -42,14 +47,23 @@ class Annealing(Mechanism):
         gain = view.gain(trial)
         if gain is None or gain > 0:
             return trial.metric is not None
-        heat = temperature(view) * unit(view)
+        heat = self.temperature(view) * unit(view)
         return heat > 0 and view.random.random() < exp(max(gain / heat, -50.0))
 
+    def temperature(self, view: View) -> float:
+        """HEAT at its start, half of it after each HALF_LIFE trials, 0 when it is cold."""
+        if self.start is None:
+            self.start = len(view.trace) - 1
+        share = float(0.5 ** ((len(view.trace) - self.start) / HALF_LIFE))
+        return HEAT * share if share > COLD else 0.0
 
-def temperature(view: View) -> float:
-    """HEAT at the start, half of it after each HALF_LIFE trials, 0 when it is cold."""
-    share = float(0.5 ** (len(view.trace) / HALF_LIFE))
-    return HEAT * share if share > COLD else 0.0
+    def state(self) -> dict[str, Any]:
+        """When it began."""
+        return {} if self.start is None else {"start": self.start}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on cooling."""
+        self.start = int(state["start"]) if "start" in state else None
 
 
 def unit(view: View) -> float:
@@ -66,9 +80,9 @@ def results_of(view: View) -> list[float]:
 
 
 def way_back(view: View) -> Candidate | None:
-    """When cold: the best configuration ever seen, if another one is the base now."""
+    """The best configuration ever seen, if another one is the base now and it was tried once."""
     trials = [trial for trial in view.known() if trial.metric is not None]
-    if temperature(view) > 0 or not trials:
+    if not trials:
         return None
     results = results_of(view)
     ever = trials[results.index(min(results))]
@@ -95,10 +109,10 @@ def is_new(view: View, config: Config, taken: list[dict[str, KnobValue]]) -> boo
     return view.fresh(config) and config not in taken
 
 
-def own_step(view: View, taken: list[dict[str, KnobValue]]) -> Candidate | None:
+def own_step(view: View, taken: list[dict[str, KnobValue]], heat: float) -> Candidate | None:
     """One or two knobs moved by about the step of this temperature; else the nearest new value."""
     names = view.movable()
-    size = LEAST_STEP + (STEP - LEAST_STEP) * temperature(view) / HEAT
+    size = LEAST_STEP + (STEP - LEAST_STEP) * heat / HEAT
     for _ in range(ATTEMPTS if names else 0):
         picked = view.random.sample(names, min(len(names), view.random.choice((1, 1, 2))))
         config = {**view.best.config}
@@ -106,9 +120,7 @@ def own_step(view: View, taken: list[dict[str, KnobValue]]) -> Candidate | None:
             config[name] = stepped(view, name, size)
         config = view.space.repaired(config, fixed={picked[0], *view.frozen})
         if is_new(view, config, taken):
-            said = (
-                f"annealing: a step of {', '.join(picked)} at temperature {temperature(view):.2f}"
-            )
+            said = f"annealing: a step of {', '.join(picked)} at temperature {heat:.2f}"
             return Candidate(changes=view.changes_to(config), reason=said)
     return nearest(view, names, taken)
 
@@ -123,10 +135,14 @@ def stepped(view: View, name: str, size: float) -> KnobValue:
 
 
 def nearest(view: View, names: list[str], taken: list[dict[str, KnobValue]]) -> Candidate | None:
-    """The first new configuration that differs in one knob."""
+    """The first new configuration that differs in one knob; where there is none, any other."""
     for name in names:
         for value in view.space[name].near(view.best.config[name])[1:]:
             config = view.space.repaired(view.config_of({name: value}), fixed={name, *view.frozen})
             if is_new(view, config, taken):
                 return Candidate(changes=view.changes_to(config), reason=f"annealing: {name} alone")
+    for _ in range(5 * ATTEMPTS if names else 0):
+        config = view.placed(view.random.random() for _ in names)
+        if is_new(view, config, taken):
+            return Candidate(changes=view.changes_to(config), reason="annealing: somewhere new")
     return None

@@ -13,6 +13,7 @@ SCALES = (0.3, 0.12, 0.04)  # step sizes as shares of a knob's range, large to s
 EXPLORATION = 0.4  # weight of the bonus for knobs seldom tried
 PRIOR_SHARE = 0.2  # share of the trials that the prior chooses
 HALVE_AFTER = 20  # trials after which what was learned counts half
+ATTEMPTS = 200  # draws from the whole space, where nothing new is near
 
 
 class Bandit(Mechanism):
@@ -66,7 +67,8 @@ def score(view: View, name: str) -> float:
 
 
 def best_arm(view: View, seen: set[str]) -> Candidate | None:
-    """A step on the knob with the highest score that has an open step."""
+    """A step on the knob with the highest score that has an open step. Where none has one, the
+    nearest new value of a knob; where each was tried, anything new."""
     names = view.free()
     view.random.shuffle(names)
     names.sort(key=lambda name: -score(view, name))
@@ -78,6 +80,15 @@ def best_arm(view: View, seen: set[str]) -> Candidate | None:
                     f"bandit: {name} by {step:+.2f} of its range (score {score(view, name):.2f})"
                 )
                 return Candidate(changes=changes, reason=reason)
+    for name in names:
+        for value in view.space[name].near(view.best.config[name])[1:]:
+            changes = adjusted(view, {name: value})
+            if is_new(changes, view, seen):
+                return Candidate(changes=changes, reason=f"bandit: {name}, the nearest new value")
+    for _ in range(ATTEMPTS):
+        changes = view.changes_to(view.placed(view.random.random() for _ in view.movable()))
+        if is_new(changes, view, seen):
+            return Candidate(changes=changes, reason="bandit: somewhere new")
     return None
 
 

@@ -62,7 +62,8 @@ def drawn(view: View, rng: np.random.Generator, size: float) -> list[dict[str, K
     centre = np.array(view.places(view.best.config))
     found: dict[str, dict[str, KnobValue]] = {}
     for width in (size, 2 * size, 1.0):
-        moved = rng.random((POOL, len(centre))) < max(0.35, 1.5 / len(centre))
+        share = 1.0 if width == 1.0 else max(0.35, 1.5 / len(centre))
+        moved = rng.random((POOL, len(centre))) < share
         steps = rng.uniform(-width, width, moved.shape) * moved
         for point in np.clip(centre + steps, 0.0, 1.0):
             config = view.placed(float(place) for place in point)

@@ -91,7 +91,7 @@ def drawn(view: View, strategy: CMA | None, taken: list[Config]) -> Candidate | 
 
 
 def single_step(view: View, taken: list[Config]) -> Candidate | None:
-    """A fresh configuration with one knob moved as little as possible."""
+    """A fresh configuration with one knob moved as little as possible, else any other."""
     names = view.movable()
     view.random.shuffle(names)
     for name in names:
@@ -99,4 +99,8 @@ def single_step(view: View, taken: list[Config]) -> Candidate | None:
             config = view.space.repaired(view.config_of({name: value}), fixed={name, *view.frozen})
             if view.fresh(config) and config not in taken:
                 return Candidate(changes=view.changes_to(config), reason=f"cma: {name} alone")
+    for _ in range(10 * ATTEMPTS):
+        config = view.placed(view.random.random() for _ in names)
+        if view.fresh(config) and config not in taken:
+            return Candidate(changes=view.changes_to(config), reason="cma: somewhere new")
     return None

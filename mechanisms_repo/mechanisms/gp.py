@@ -50,7 +50,7 @@ class GaussianProcess(Mechanism):
             if not pool:
                 break
             rows = np.array([view.places(config) for config in pool])
-            mean, deviation = model.predict(rows, return_std=True)
+            mean, deviation = predicted(model, rows)
             score = improvement(mean, deviation, float(model.predict(points).min()))
             best = int(np.argmax(score))
             said = (
@@ -105,8 +105,16 @@ def likeliest(
     return found.x, float(found.fun)
 
 
+def predicted(model: GaussianProcessRegressor, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the metric itself: the noise of a measurement, which
+    scikit-learn adds, is nothing that a better configuration could gain."""
+    mean, deviation = model.predict(points, return_std=True)
+    noise = model.kernel_.k2.noise_level
+    return mean, np.sqrt(np.maximum(deviation**2 - noise, 1e-9))
+
+
 def improvement(mean: np.ndarray, deviation: np.ndarray, target: float) -> np.ndarray:
-    """Expected improvement over `target`."""
+    """Expected improvement below `target`: of a normal distribution, what lies below it."""
     gain = target - MARGIN - mean
     z = gain / np.maximum(deviation, 1e-9)
     return gain * norm.cdf(z) + deviation * norm.pdf(z)

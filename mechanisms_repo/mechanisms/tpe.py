@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import TPESampler
 from optuna.study import Study, create_study
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sandbox.mechanism import Candidate, Config, KnobValue, Mechanism, View
 
@@ -34,7 +34,11 @@ class Parzen(Mechanism):
         chosen: list[Candidate] = []
         study = told(view)
         for _ in range(count):
-            candidate = self.from_prior(view, taken) or sampled(view, study, taken)
+            candidate = self.from_prior(view, taken)
+            if candidate is not None:
+                study.add_trial(pending(view, view.config_of(candidate.changes)))
+            else:
+                candidate = sampled(view, study, taken)
             if candidate is not None:
                 taken.append(view.config_of(candidate.changes))
                 chosen.append(candidate)
@@ -90,6 +94,14 @@ def told(view: View) -> Study:
     return study
 
 
+def pending(view: View, config: Config) -> FrozenTrial:
+    """The prior's candidate as a trial that runs: the others of a batch keep away from it, as
+    they do from those that the sampler was asked for (its constant liar)."""
+    space = distributions(view)
+    params = {name: coded(view, name, config[name]) for name in space}
+    return create_trial(params=params, distributions=space, state=TrialState.RUNNING)
+
+
 def coded(view: View, name: str, value: KnobValue) -> KnobValue:
     """A value as the sampler knows it."""
     knob = view.space[name]
@@ -113,7 +125,7 @@ def sampled(view: View, study: Study, taken: list[Config]) -> Candidate | None:
 
 
 def single_step(view: View, taken: list[Config]) -> Candidate | None:
-    """A fresh configuration with one knob moved as little as possible."""
+    """A fresh configuration with one knob moved as little as possible, else any other."""
     names = view.movable()
     view.random.shuffle(names)
     for name in names:
@@ -121,4 +133,8 @@ def single_step(view: View, taken: list[Config]) -> Candidate | None:
             config = view.space.repaired(view.config_of({name: value}), fixed={name, *view.frozen})
             if view.fresh(config) and config not in taken:
                 return Candidate(changes=view.changes_to(config), reason=f"tpe: {name} alone")
+    for _ in range(16 * ATTEMPTS):
+        config = view.placed(view.random.random() for _ in names)
+        if view.fresh(config) and config not in taken:
+            return Candidate(changes=view.changes_to(config), reason="tpe: somewhere new")
     return None

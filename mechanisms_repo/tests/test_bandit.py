@@ -2,7 +2,8 @@
 
 from mechanisms.bandit import PRIOR_SHARE, SCALES, Bandit, best_arm, score, steps
 
-from sandbox.testing import example_space, make_trial, make_view, scripted_prior
+from sandbox.mechanism import Knob, Space
+from sandbox.testing import example_space, faults, make_trial, make_view, scripted_prior
 
 PRIOR = [{"ACTIVATION": "relu"}]
 
@@ -69,3 +70,20 @@ def test_the_prior_gets_its_share_and_no_more():
         asked += len(prior.asked)
     assert 0 < asked < 100
     assert abs(asked / 100 - PRIOR_SHARE) < 0.2
+
+
+def test_in_a_small_space_everything_is_tried():
+    space = Space(
+        {
+            "SIZE": Knob(kind="power_of_two", default=8, low=1, high=64),
+            "KIND": Knob(kind="choice", default="b", choices=("a", "b", "c")),
+        }
+    )
+    trace = [make_trial(0, 1.0, config=space.defaults(), status="kept")]
+    for number in range(1, 7 * 3):
+        view = make_view(trace=trace, space=space, seed=number, prior=lambda _guidance, _count: [])
+        (answer,) = Bandit().propose(view, 1)
+        assert faults([answer], view, 1) == []
+        config = view.config_of(answer.changes)
+        trace.append(make_trial(number, 2.0, config=config, changes=answer.changes))
+    assert len({str(trial.config) for trial in trace}) == 7 * 3

@@ -1,7 +1,17 @@
 """The Gaussian process finds the better side of a knob, and learns from failures."""
 
+import numpy as np
 import pytest
-from mechanisms.gp import MOST, GaussianProcess, best_places, learned, telling
+from mechanisms.gp import (
+    MOST,
+    GaussianProcess,
+    best_places,
+    fitted,
+    improvement,
+    learned,
+    predicted,
+    telling,
+)
 
 from sandbox.mechanism import Knob, Space
 from sandbox.testing import awkward_views, faults, make_trial, make_view
@@ -31,6 +41,25 @@ def test_a_failure_counts_as_the_worst_result_seen():
     points, results = learned(line(0.5, 0.4, -0.9, 0.7))
     assert points[:, 0].tolist() == [0.5, 0.4, 0.9, 0.7]
     assert results[2] == results[3] == results.max()
+
+
+def test_the_noise_of_a_measurement_is_no_hope_of_a_gain():
+    rng = np.random.default_rng(0)
+    places = np.repeat(np.linspace(0.0, 1.0, 5), 8)[:, None]
+    metrics = 4 * (places[:, 0] - 0.5) ** 2 + rng.normal(0.0, 0.3, len(places))
+    model = fitted(places, (metrics - metrics.mean()) / metrics.std())
+    seen, deviation = predicted(model, np.array([[0.5]]))
+    mean, with_noise = model.predict(np.array([[0.5]]), return_std=True)
+    assert seen[0] == mean[0]
+    assert 0 < deviation[0] < 0.5 * with_noise[0]
+
+
+def test_expected_improvement_is_what_lies_below_the_target():
+    mean, deviation = np.array([1.0, 0.0, -1.0, 0.0]), np.array([1.0, 1.0, 1.0, 3.0])
+    drawn = np.random.default_rng(0).normal(mean, deviation, (200_000, 4))
+    expected = np.maximum(0.2 - drawn, 0.0).mean(axis=0)
+    assert improvement(mean, deviation, 0.21) == pytest.approx(expected, abs=0.02)
+    assert (improvement(mean, np.zeros(4), 0.21) >= 0).all()
 
 
 def test_the_best_places_come_first():

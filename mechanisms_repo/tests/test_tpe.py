@@ -1,9 +1,18 @@
 """TPE is told of every trial in the trace, and asks the prior for its share."""
 
 import pytest
-from mechanisms.tpe import PRIOR_SHARE, Parzen, coded, distributions, told
+from mechanisms.tpe import PRIOR_SHARE, Parzen, coded, distributions, pending, told
+from optuna.trial import TrialState
 
-from sandbox.testing import awkward_views, example_space, faults, make_view, scripted_prior
+from sandbox.mechanism import Knob, Space
+from sandbox.testing import (
+    awkward_views,
+    example_space,
+    faults,
+    make_trial,
+    make_view,
+    scripted_prior,
+)
 
 
 def test_the_study_knows_every_valid_trial_and_failures_as_the_worst():
@@ -30,6 +39,25 @@ def test_the_prior_gets_its_share():
         Parzen().propose(make_view(prior=prior, seed=seed), 1)
         asked += len(prior.asked)
     assert abs(asked / 60 - PRIOR_SHARE) < 0.25
+
+
+def test_the_study_knows_what_the_prior_proposed_for_the_same_batch():
+    view = awkward_views()["long"]
+    study = told(view)
+    study.add_trial(pending(view, view.trace[3].config))
+    assert study.trials[-1].state is TrialState.RUNNING
+    assert study.trials[-1].params == study.trials[3].params
+
+
+def test_in_a_small_space_everything_is_tried():
+    values = Knob(kind="choice", default="a", choices=("a", "b", "c"))
+    space = Space({"ONE": values, "TWO": values})
+    trace = [make_trial(0, 1.0, config=space.defaults(), status="kept")]
+    for number in range(1, 9):
+        view = make_view(trace=trace, space=space, seed=number, prior=lambda _guidance, _count: [])
+        (answer,) = Parzen().propose(view, 1)
+        assert faults([answer], view, 1) == []
+        trace.append(make_trial(number, 2.0, config=view.config_of(answer.changes)))
 
 
 @pytest.mark.parametrize("odd", awkward_views())
