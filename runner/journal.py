@@ -112,19 +112,19 @@ class Journal:
     def identify(self, *, task: str, task_digest: str, seed: int | None) -> None:
         """Claim the folder for this run, or make sure that it is this run's.
 
-        Raises JournalError if it belongs to another task (other trainer, data, budget ...) or seed.
+        Raises JournalError if it belongs to another task (other trainer, data, budget ...) or seed,
+        or is a copy of a run that is still there.
         """
         known = self.store.get("identity")
         if known is None:
-            identity = {
+            known = {
                 "run_id": str(uuid.uuid4()),
                 "task": task,
                 "task_digest": task_digest,
                 "seed": seed or 0,
                 "started_at": datetime.now(UTC).isoformat(),
             }
-            self.store.put("identity", identity)
-            return
+            self.store.put("identity", known)
         if (known["task"], known["task_digest"]) != (task, task_digest):
             raise JournalError(
                 f"{self.folder} holds a run of task {known['task']} ({known['task_digest'][:12]}), "
@@ -136,6 +136,7 @@ class Journal:
                 f"{self.folder} holds a run with seed {known['seed']}, not {seed}: "
                 "leave --seed away to resume it, or choose another --out"
             )
+        self.store.settle_place(run_id=known["run_id"])
 
     def _identity(self) -> dict[str, Any]:
         found = self.store.get("identity")
@@ -356,11 +357,9 @@ class Journal:
 
     def waiting_trials(self, limit: int) -> list[Entry]:
         """The oldest decided trials that the platform does not have."""
-        query = (
-            "SELECT * FROM trials WHERE phase = 'decided' AND report = 'waiting' "
-            "ORDER BY number LIMIT ?"
-        )
-        return [entry_of(row) for row in self.store.rows(query, limit)]
+        query = "SELECT * FROM trials WHERE phase = 'decided' AND report = 'waiting'"
+        rows = self.store.rows(f"{query} ORDER BY number LIMIT ?", limit)
+        return [entry_of(row) for row in rows]
 
     def trials_done(self, numbers: Iterable[int], state: Report) -> None:
         """Note that the platform took or refused these trials."""
@@ -368,6 +367,12 @@ class Journal:
             db.executemany(
                 "UPDATE trials SET report = ? WHERE number = ?", [(state, n) for n in numbers]
             )
+
+    def report_anew(self) -> None:
+        """Have the run and all that the platform had acknowledged of it sent once more."""
+        with self.store.transaction() as db:
+            self.store.put("run_report_state", Report.WAITING)
+            db.execute("UPDATE trials SET report = 'waiting' WHERE report = 'sent'")
 
 
 def entry_of(row: sqlite3.Row) -> Entry:

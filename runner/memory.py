@@ -4,7 +4,8 @@ this run's and asked of the platform.
 Context to read: offered to Levels 1 and 2 under the name of its run and host, never part of this
 run's trace, its best or its decisions. Baselines of the same host pool the noise. What was found
 at the first start is kept in the journal, so that a resumed run goes on with the same. Bounded:
-MAX_FOLDERS folders, MEMORY_RUNS runs, MEMORY_TRIALS trials of each.
+MAX_FOLDERS folders, MEMORY_RUNS runs, MEMORY_TRIALS trials of each. A run counts once, however many
+copies of its folder there are; a folder that can't be read is counted, named and left alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import platform
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +32,20 @@ from runner.store import DATABASE, SCHEMA_VERSION
 from sandbox.mechanism import Trial
 
 MAX_FOLDERS = 200
+MAX_VALUE_BYTES = 1024 * 1024  # of one thing that is read: a configuration, a report
+UNREAD_SHOWN = 3
 MACHINE_ID = Path("/etc/machine-id")
+BUSY_MILLISECONDS = 1000
+META = "('identity', 'host', 'noise', 'run_report')"
+# At most what `selected` may choose: it is never all of a run of a hundred thousand trials.
+WORTH = """
+SELECT * FROM trials WHERE phase = 'decided' AND (number = 0
+    OR number IN (SELECT number FROM trials WHERE phase = 'decided' AND status = 'kept'
+        ORDER BY number DESC LIMIT :most)
+    OR number IN (SELECT number FROM trials WHERE phase = 'decided' AND status != 'kept'
+        ORDER BY number DESC LIMIT :most))
+ORDER BY number
+"""
 LABEL_FACTS = ("gpu", "device", "cpu", "cores", "threads")
 
 
@@ -79,11 +93,10 @@ def remember(
     found: list[tuple[str, MemoryRun]] = []
     told, complete = [], True
     if folder is not None:
-        local, skipped = in_folder(folder, task_digest=task_digest, run_id=journal.run_id)
+        local, unread = in_folder(folder, task_digest=task_digest, run_id=journal.run_id)
         found += [("folder", run) for run in local]
-        told.append(
-            f"{len(local)} run(s) in {folder}" + (f" ({skipped} unread)" if skipped else "")
-        )
+        shown = f" ({len(unread)} unread: {'; '.join(unread[:UNREAD_SHOWN])})" if unread else ""
+        told.append(f"{len(local)} run(s) in {folder}{shown}")
     if ask_platform is not None:
         try:
             known = {run.run_id for _, run in found}
@@ -142,64 +155,93 @@ def _earlier(source: str, run: MemoryRun, host: Host) -> EarlierRun:
     )
 
 
-def in_folder(folder: Path, *, task_digest: str, run_id: str) -> tuple[list[MemoryRun], int]:
-    """Other runs of the task below `folder`, newest first, and how many folders with a journal
-    could not be read (another version's, or broken)."""
-    dated = []
-    for path in folder.glob(f"*/{DATABASE}"):
-        with suppress(FileNotFoundError):  # somebody removes it at this moment
-            if path.is_file() and not _linked(path):
-                dated.append((path.stat().st_mtime, path))
-    paths = [path for _, path in sorted(dated, reverse=True)]
-    found, skipped = [], 0
-    for path in paths[:MAX_FOLDERS]:
+class Unreadable(Exception):
+    """A folder that looks like a run and can't be read as one; the message says why."""
+
+
+def in_folder(folder: Path, *, task_digest: str, run_id: str) -> tuple[list[MemoryRun], list[str]]:
+    """Other runs of the task below `folder`, newest first, each once; and the folders with a
+    journal that could not be read (another version's, broken, somebody else's), with the reason."""
+    dated, unread = [], []
+    try:
+        paths = list(folder.iterdir())
+    except OSError as error:
+        return [], [f"{folder.name}: {error.strerror}"]
+    for path in paths:
+        try:
+            if not path.is_symlink() and (path / DATABASE).is_file():  # a link: it is elsewhere too
+                dated.append(((path / DATABASE).stat().st_mtime, path / DATABASE))
+        except FileNotFoundError:  # somebody removes it at this moment
+            continue
+        except OSError as error:
+            unread.append(f"{path.name}: {error.strerror}")
+    found: dict[str, MemoryRun] = {}
+    for _, path in sorted(dated, reverse=True)[:MAX_FOLDERS]:
         try:
             run = _read(path, task_digest=task_digest)
-        except (sqlite3.Error, ValueError, LookupError, TypeError, ValidationError):
-            skipped += 1  # counted and told: somebody else's run is no reason to stop this one
+        except Unreadable as error:  # somebody else's run is no reason to stop this one
+            unread.append(f"{path.parent.name}: {error}"[:200])
             continue
         if run is not None and run.run_id != run_id:
-            found.append(run)
-    found.sort(key=lambda run: run.started_at, reverse=True)
-    return found[:MEMORY_RUNS], skipped
-
-
-def _linked(path: Path) -> bool:
-    """Whether it is somewhere else as well: a run counts once."""
-    return path.is_symlink() or path.parent.is_symlink()
+            known = found.setdefault(run.run_id, run)
+            if run.trials_in_all > known.trials_in_all:  # that one is an older copy
+                found[run.run_id] = run
+    newest = sorted(found.values(), key=lambda run: run.started_at, reverse=True)
+    return newest[:MEMORY_RUNS], unread
 
 
 def _read(path: Path, *, task_digest: str) -> MemoryRun | None:
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1)) as db:
-        db.row_factory = sqlite3.Row
-        if db.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
-            raise ValueError("another version's journal")
-        keys = ("identity", "host", "noise", "run_report")
-        meta = {
-            row["key"]: json.loads(row["value"])
-            for row in db.execute("SELECT key, value FROM meta")
-            if row["key"] in keys
-        }
-        if meta.get("identity", {}).get("task_digest") != task_digest or "noise" not in meta:
-            return None  # another task's, or nothing measured yet
-        query = "SELECT * FROM trials WHERE phase = 'decided' ORDER BY number"
-        entries = [entry_of(row) for row in db.execute(query)]
-    report, host = meta.get("run_report", {}), meta.get("host", {})
+    """A run, or None where it is another task's. Raises Unreadable."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            db.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+            db.row_factory = sqlite3.Row
+            if db.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
+                raise Unreadable("another version's journal")
+            return _run_of(db, task_digest=task_digest, name=path.parent.name)
+    except (sqlite3.Error, OSError, UnicodeError) as error:
+        raise Unreadable(str(error)) from error
+    except ValidationError as error:
+        raise Unreadable(str(error.errors()[0]["msg"])) from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise Unreadable(f"it holds what no runner writes: {error!r}"[:150]) from error
+    except RecursionError as error:
+        raise Unreadable("it holds what no runner writes, nested without end") from error
+
+
+def _run_of(db: sqlite3.Connection, *, task_digest: str, name: str) -> MemoryRun | None:
+    meta = {
+        row["key"]: json.loads(row["value"])
+        for row in db.execute(f"SELECT key, value FROM meta WHERE key IN {META}")  # noqa: S608 - ours
+    }
+    if meta.get("identity", {}).get("task_digest") != task_digest or "noise" not in meta:
+        return None  # another task's, or nothing measured yet
+    report, host = meta["run_report"], meta.get("host", {})
+    entries = [entry_of(row) for row in db.execute(WORTH, {"most": MEMORY_TRIALS})]
     if not entries or entries[0].number != BASELINE:
-        raise ValueError("a journal without its baseline")
+        raise Unreadable("a journal without its baseline")
+    count = "SELECT COUNT(*) FROM trials WHERE phase = 'decided'"
     return MemoryRun(
         run_id=meta["identity"]["run_id"],
-        runner=path.parent.name[:60],
+        runner=name[:60],
         host_key=host.get("key", ""),
         host=host.get("label", ""),
-        started_at=datetime.fromisoformat(meta["identity"]["started_at"]),
+        started_at=_aware(meta["identity"]["started_at"]),
         metric=report["metric"],
         minimize=report["minimize"],
         sigma=meta["noise"]["sigma"],
         baseline=list(entries[0].repeats),
-        trials_in_all=len(entries),
+        trials_in_all=db.execute(count).fetchone()[0],
         trials=[_trial(entry) for entry in selected(entries)],
     )
+
+
+def _aware(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"a time without its zone: {text}")
+    return found
 
 
 def _trial(entry: Entry) -> MemoryTrial:

@@ -1,8 +1,11 @@
 """Sends what the journal holds and the platform has not acknowledged, in order.
 
 The run, then attestations, then trials, then drafts. What the platform refuses is final: it is
-recorded with its reason and said loudly, and the rest goes on. `Unreachable` and `TokenInvalid`
-come out as they are; nothing is lost by them. When to send is `runner.link`'s business.
+recorded with its reason and said loudly, and the rest goes on. Two exceptions: where the platform
+lacks what it had acknowledged (it was restored from a backup), all is sent once more; where it has
+*another* trial under a number, two processes report one run, and this one ends with JournalError.
+`Unreachable` and `TokenInvalid` come out as they are; nothing is lost by them. When to send is
+`runner.link`'s business.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from runner.drafts import REMOTE_FINAL, DraftEntry, Drafts, DraftState
 from runner.journal import Entry, Journal, Report
 from runner.platform_client import PlatformClient, Refused
 from runner.protocol import TrialBatch
+from runner.store import JournalError
 from runner.telling import trial_report
 
+LACKS = frozenset({"unknown_run", "gap"})
 BATCH = 50  # far below the wire's limit of bytes, whatever the messages are
 
 
@@ -30,6 +35,7 @@ class Outbox:
         self.journal = journal
         self.drafts = Drafts(journal)
         self.say = say
+        self._sent_anew = False
 
     def flush(self, *, attestations_only: bool = False) -> None:
         """Send everything that waits; or what must be known before a mechanism is used, and what
@@ -83,6 +89,9 @@ class Outbox:
             try:
                 self._send(entries)
             except Refused as error:
+                if error.code in LACKS and not self._sent_anew:
+                    self._send_anew(error)
+                    continue
                 if len(entries) == 1:
                     self._trial_refused(entries[0], error)
                     continue
@@ -97,7 +106,20 @@ class Outbox:
         self.client.trials(TrialBatch(run_id=self.journal.run_id, trials=reports))
         self.journal.trials_done([e.number for e in entries], Report.SENT)
 
+    def _send_anew(self, error: Refused) -> None:
+        """The platform lacks what it had: from the start, once in the life of this process."""
+        self._sent_anew = True
+        self.say(f"the platform lacks what it had acknowledged, so all is sent again: {error}")
+        self.journal.report_anew()
+        self._run()
+
     def _trial_refused(self, entry: Entry, error: Refused) -> None:
+        if error.code == "conflict":
+            raise JournalError(
+                f"the platform has another trial {entry.number} of this run, so that two processes "
+                f"report it, or {self.journal.folder} is an old copy ({error}): go on with the one "
+                "whose trials the platform has, or choose another --out"
+            )
         self.journal.trials_done([entry.number], Report.REFUSED)
         self.say(f"REFUSED: trial {entry.number}: {error}")
 

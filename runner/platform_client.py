@@ -1,9 +1,10 @@
 """The platform's doors, as a runner uses them: five requests, and what can go wrong with each.
 
 Everything has a deadline and a limit of bytes; what fails on the way is tried again a few times.
-Three things can go wrong, and they are told apart: `Refused` (the platform understood and said
-no: final), `Unreachable` (nobody could know: keep it and try later), `TokenInvalid` (this runner
-is not, or no longer, welcome: stop). What to send and when is `runner.link`'s business.
+Three things can go wrong, and they are told apart: `Refused` (the platform understood and said no,
+in its own words: final; a proxy's 404 is not), `Unreachable` (nobody could know: keep it and try
+later), `TokenInvalid` (this runner is not, or no longer, welcome: stop). What to send and when is
+`runner.link`'s business.
 """
 
 from __future__ import annotations
@@ -239,9 +240,9 @@ class PlatformClient:
     def _problem(what: str, status: int, data: bytes) -> PlatformError:
         try:
             refusal = Refusal.model_validate_json(data)
-        except ValidationError:
+        except ValidationError:  # whatever it is, it is not the platform that speaks
             text = data[:200].decode(errors="replace")
-            refusal = Refusal(error=f"http_{status}", message=f"{what} answered {status}: {text}")
+            return Unreachable(f"{what} answered {status}, not as the platform does: {text}")
         message = refusal.message[:MESSAGE_CHARS]
         if status == 401:
             return TokenInvalid(f"the platform does not accept this runner's token: {message}")

@@ -13,13 +13,14 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 DATABASE = "journal.sqlite3"
 SCHEMA_VERSION = 2
 BUSY_SECONDS = 10.0
+_OURS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)  # a mistake of the program, not a disk's
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE measurements (
@@ -94,8 +95,11 @@ class Store:
                 f"another runner (process {holder}) works in {self.folder}: stop it first, "
                 "or choose another --out"
             ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise self._useless(error) from error
 
     def _open(self) -> sqlite3.Connection:
         path = self.folder / DATABASE
@@ -116,8 +120,22 @@ class Store:
                     f"this one knows {SCHEMA_VERSION}): choose another --out"
                 )
         except sqlite3.Error as error:
-            raise JournalError(f"{path} can't be used ({error}): choose another --out") from error
+            raise self._useless(error) from error
         return connection
+
+    def _useless(self, error: Exception) -> JournalError:
+        """What is wrong with the folder, and what to do."""
+        told = str(error)
+        if "locked" in told:
+            fix = "another program holds it: end that one, and start again"
+        elif "malformed" in told or "not a database" in told:
+            fix = "its content is broken: choose another --out"
+        else:
+            fix = "make room, or mend what is wrong with it, and start again"
+        return JournalError(
+            f"the journal in {self.folder} can't be used ({told}): {fix}; everything up to here is "
+            "kept"
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -128,18 +146,15 @@ class Store:
             if self._connection.in_transaction:
                 yield self._connection
                 return
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException as error:
                 with suppress(sqlite3.Error):  # a full disk may have rolled back by itself
                     self._connection.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError):
-                    raise JournalError(
-                        f"the journal in {self.folder} can't be written ({error}): make room, and "
-                        "start again; everything up to here is kept"
-                    ) from error
+                if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _OURS):
+                    raise self._useless(error) from error
                 raise
         if self.committed is not None:
             self.committed()
@@ -149,7 +164,10 @@ class Store:
         with self._mutex:
             if self._connection is None:
                 raise JournalClosed("the journal is closed")
-            return self._connection.execute(query, values).fetchall()
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                raise self._useless(error) from error
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of the `meta` table."""
@@ -165,6 +183,23 @@ class Store:
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
 
+    def settle_place(self, *, run_id: str) -> None:
+        """Note where this run lives: it may be moved, and goes on in one place only.
+
+        Raises JournalError if this is a copy of a folder that still holds the run.
+        """
+        here, known = self.folder.resolve(), self.get("place")
+        if known is not None and known != str(here):
+            original = Path(known) / DATABASE
+            mine = (here / DATABASE).stat()
+            with suppress(OSError, sqlite3.Error, ValueError, LookupError, TypeError):
+                if not os.path.samestat(original.stat(), mine) and _run_in(original) == run_id:
+                    raise JournalError(
+                        f"{self.folder} is a copy of {known}, where the same run still is: go on "
+                        "there, or remove that folder first, or choose another --out"
+                    )
+        self.put("place", str(here))
+
     def close(self) -> None:
         """Close the database and let go of the folder. Safe to call twice."""
         with self._mutex:
@@ -172,6 +207,13 @@ class Store:
                 self._connection.close()
                 self._connection = None
                 os.close(self._lock)
+
+
+def _run_in(database: Path) -> object:
+    """The run that another journal holds."""
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=1)) as db:
+        found = db.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
+    return json.loads(found[0])["run_id"]
 
 
 def dumps(value: object) -> str:
