@@ -26,8 +26,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from runner import baseline, decisions, telling
+from runner.acceptance import Decider
 from runner.borders import BudgetExceeded, Prior, PriorError, Steering, Task
-from runner.deciding import Decider
 from runner.decisions import Asked, Running
 from runner.journal import Entry, Journal, derive
 from runner.keeper import MAX_FAILURES, Keeper
