@@ -245,6 +245,10 @@ def strict(schema: type[BaseModel]) -> dict[str, Any]:
 
 
 def shown(text: str) -> str:
-    """The beginning of what somebody else wrote, on one line and harmless to a terminal."""
-    cut = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
-    return "".join(c if c.isprintable() else " " for c in cut)
+    """The beginning of what somebody else wrote, harmless."""
+    return harmless(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")
+
+
+def harmless(text: str) -> str:
+    """What somebody else wrote, on one line, and moving no terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)

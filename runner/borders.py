@@ -109,9 +109,19 @@ class EarlierRun:
     trials: tuple[Trial, ...]
 
 
+class Memo(Protocol):
+    """What a draft that is being written remembers over a restart of the runner."""
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """What was put there, or None."""
+
+    def put(self, key: str, value: dict[str, Any]) -> None:
+        """Keep plain data until the draft is done."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResearchContext:
-    """What Level 2 may see."""
+    """What Level 2 may see; `memo`: where it keeps what was answered until the draft is done."""
 
     trace: tuple[Trial, ...]
     best: Trial
@@ -125,9 +135,10 @@ class ResearchContext:
     mechanism_digest: str
     base_commit: str
     library: tuple[LibraryEntry, ...]
-    earlier_drafts: tuple[Mapping[str, Any], ...] = ()  # name, digest, state, reason, operator
+    earlier_drafts: tuple[Mapping[str, Any], ...] = ()  # see DraftEntry.memory
     seed: int = 0
     earlier_runs: tuple[EarlierRun, ...] = ()
+    memo: Memo | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

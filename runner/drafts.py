@@ -27,7 +27,7 @@ from runner.protocol import (
     Round,
     Submitted,
 )
-from runner.store import dumps
+from runner.store import Store, dumps
 from sandbox.report import digest_of
 
 
@@ -90,11 +90,12 @@ class DraftEntry:
         )
 
     def memory(self) -> dict[str, Any]:
-        """What a later Level 2 should know of it: name, digest, state, reason, operator."""
+        """What a later Level 2 should know of it: name, source, digest, state, reason, operator."""
         files = {} if self.draft is None else self.draft.files
         path = next((p for p in files if p.startswith("mechanisms/")), "")
         return {
             "name": PurePosixPath(path).stem if path else "",
+            "source": files[path] if path else "",
             "digest": digest_of(files[path].encode()) if path else "",
             "state": self.remote or str(self.state),
             "reason": self.reason,
@@ -102,6 +103,30 @@ class DraftEntry:
             "parameters": dict(self.draft.parameters) if self.draft else {},
             "after_trial": self.after_trial,
         }
+
+
+class Memory:
+    """`borders.Memo`, in the journal."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """What was put there, or None."""
+        found: dict[str, Any] | None = self._store.get(self._prefix + key)
+        return found
+
+    def put(self, key: str, value: dict[str, Any]) -> None:
+        """Keep plain data."""
+        self._store.put(self._prefix + key, value)
+
+    def forget(self) -> None:
+        """The draft is done."""
+        with self._store.transaction() as db:
+            db.execute(
+                "DELETE FROM meta WHERE substr(key, 1, ?) = ?", (len(self._prefix), self._prefix)
+            )
 
 
 class Drafts:
@@ -140,12 +165,18 @@ class Drafts:
                 draft_id, state=state, draft=dumps(body), base_commit=commit, base_digest=digest
             )
             self._told(draft_id, generator=draft.generator, title=draft.title)
+            self.memo(draft_id).forget()
 
     def not_drafted(self, draft_id: str, state: DraftState, reason: str, *, generator: str) -> None:
         """Store that there is no draft: NONE or FAILED."""
         with self.store.transaction():
             self._update(draft_id, state=state, reason=reason)
             self._told(draft_id, generator=generator, title="")
+            self.memo(draft_id).forget()
+
+    def memo(self, draft_id: str) -> Memory:
+        """What is kept of a draft until it is done."""
+        return Memory(self.store, f"drafting/{draft_id}/")
 
     def _told(self, draft_id: str, *, generator: str, title: str) -> None:
         at = datetime.now(UTC).isoformat()

@@ -12,8 +12,9 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from runner.borders import (
     BudgetExceeded,
@@ -29,6 +30,7 @@ from runner.decisions import Running, view_of
 from runner.drafts import Drafts, DraftState, memories
 from runner.journal import Entry, Journal, derive
 from runner.protocol import LibraryEntry, Round
+from runner.refusals import twin
 from runner.store import JournalClosed
 from runner.subprocesses import STOPPING, StopRequested
 from sandbox.report import digest_of
@@ -87,7 +89,7 @@ class Level2:
             if draft.draft_id not in self._taken:
                 self._taken.add(draft.draft_id)
                 seen = [e for e in entries if e.number <= draft.after_trial]
-                context = self._context(seen, running, steering)
+                context = self._context(draft.draft_id, seen, running, steering)
                 self._jobs.put((draft.draft_id, context))
         if self._open() and self._thread is None:
             self._thread = threading.Thread(target=self._work, name="level2", daemon=True)
@@ -115,7 +117,9 @@ class Level2:
             error, self._error = self._error, None
             raise error
 
-    def _context(self, seen: list[Entry], running: Running, steering: Steering) -> ResearchContext:
+    def _context(
+        self, draft_id: str, seen: list[Entry], running: Running, steering: Steering
+    ) -> ResearchContext:
         trace = tuple(entry.trial() for entry in seen)
         space, minimize = self.task.space, self.task.minimize
         view = view_of(trace, space, frozen=steering.frozen, minimize=minimize)
@@ -136,10 +140,33 @@ class Level2:
             mechanism_digest=running.digest,
             base_commit=base.commit,
             library=base.library,
-            earlier_drafts=memories(self._drafts.all()),
             seed=derive(self.journal.seed, seen[-1].number, "research"),
             earlier_runs=self.earlier_runs,
+            memo=self._drafts.memo(draft_id),
         )
+
+    def _begun(self, draft_id: str, context: ResearchContext) -> ResearchContext:
+        """The context with what is known of earlier drafts now; or as it was when this draft was
+        begun, before the runner was killed: the same questions then, and none is asked twice."""
+        memo = self._drafts.memo(draft_id)
+        if (kept := memo.get("context")) is None:
+            kept = {
+                "frozen": sorted(context.frozen),
+                "guidance": context.guidance,
+                "mechanism_name": context.mechanism_name,
+                "mechanism_source": context.mechanism_source,
+                "mechanism_digest": context.mechanism_digest,
+                "base_commit": context.base_commit,
+                "library": [entry.model_dump() for entry in context.library],
+                "earlier_drafts": self._earlier(),
+            }
+            memo.put("context", kept)
+        library = tuple(LibraryEntry.model_validate(entry) for entry in kept["library"])
+        values = {**kept, "frozen": frozenset(kept["frozen"]), "library": library}
+        return replace(context, **{**values, "earlier_drafts": tuple(kept["earlier_drafts"])})
+
+    def _earlier(self) -> tuple[dict[str, Any], ...]:
+        return memories(self._drafts.all())
 
     def _work(self) -> None:
         while True:
@@ -154,11 +181,13 @@ class Level2:
 
     def _draft(self, draft_id: str, context: ResearchContext) -> None:
         after = context.trace[-1].number
+        context = self._begun(draft_id, context)
         self.say(f"Level 2 after trial {after}: drafting with {self.researcher.label}")
         try:
             draft = self.researcher.draft(
                 context, lambda text: self.say(f"Level 2 after trial {after}: {text}")
             )
+            self._check_new(draft)
         except PriorError as error:
             self._not_drafted(draft_id, DraftState.FAILED, str(error))
             self.say(f"LEVEL 2 FAILED after trial {after}: {error}")
@@ -180,6 +209,16 @@ class Level2:
         folder = write_draft(self._folder(after), draft)
         self.say(f"Level 2 after trial {after}: drafted {draft.title!r} ({folder})")
         self.news()
+
+    def _check_new(self, draft: ResearchDraft | None) -> None:
+        """Earlier drafts may have been refused meanwhile. Raises PriorError."""
+        if draft is None or draft.operator:  # variants of an operator are alike
+            return
+        path = next(p for p in draft.files if p.startswith("mechanisms/"))
+        if why := twin(draft.files[path], self._earlier()):
+            error = PriorError(f"generate gave no usable draft: {why}")
+            error.rounds = draft.rounds
+            raise error
 
     def _not_drafted(self, draft_id: str, state: DraftState, reason: str) -> None:
         self._drafts.not_drafted(draft_id, state, reason[:2000], generator=self.researcher.label)

@@ -8,32 +8,32 @@ and has no way to load or run anything: a draft goes to the gate like everybody'
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 import sandbox.mechanism
+from runner.answers import harmless
 from runner.borders import PriorError, ResearchContext, ResearchDraft
-from runner.catalog import REFUSED_STATES
 from runner.diagnosis import diagnose
+from runner.kept import Kept
 from runner.prompting import Prompts
 from runner.protocol import NAME, Round
+from runner.refusals import refusal
 from runner.strategy import earlier_table, history_table, space_table
-from sandbox.checks import interface
 from sandbox.checks.table import MECHANISM_MODULES
-from sandbox.draft import draft_from_files, mechanism_classes
-from sandbox.report import DraftError, digest_of
 from sandbox.syntax import tree_of
 
 if TYPE_CHECKING:
     from runner.llm import Answer, LanguageModel
 
 GENERATE_ATTEMPTS = 2
-FINGERPRINT = "FINGERPRINT"
+NO_IDEA = ("", "none", "null", "nothing")  # some write the word
+EARLIER_DRAFTS = 40
+REASON_CHARACTERS = 500
 MAX_PROMPT_CHARACTERS = 190_000  # a retry adds the reason of the refusal; the wire takes 200,000
 MAX_ANSWER_CHARACTERS = 100_000
 
@@ -109,7 +109,7 @@ class OpenAIResearcher:
         self.llm = llm
         self.metric = metric
         self.prompts = prompts or Prompts()
-        self.label = llm.model
+        self.label = f"{llm.model} (prompts {self.prompts.digest[:12]})"
 
     def draft(
         self, context: ResearchContext, progress: Callable[[str], None] | None = None
@@ -128,7 +128,8 @@ class _Drafting:
     """One pass through the four rounds."""
 
     def __init__(self, by: OpenAIResearcher, context: ResearchContext, tell: Tell) -> None:
-        self.llm, self.prompts = by.llm, by.prompts
+        self.llm: LanguageModel = by.llm if context.memo is None else Kept(by.llm, context.memo)
+        self.prompts = by.prompts
         self.context = context
         self.tell = tell
         self.diagnosis = diagnose(context)
@@ -141,7 +142,8 @@ class _Drafting:
         ideas = explored.value.model_dump_json()  # what was checked: no prose, no thoughts
         criticised = self._round("critique", Criticised, context=self.shown, explored=ideas)
         selected = criticised.value.selected
-        if selected is None:
+        names = {i.name for i in explored.value.ideas}
+        if selected is None or (selected not in names and selected.lower() in NO_IDEA):
             self.tell("critique: none selected")
             return None
         idea = next((i for i in explored.value.ideas if i.name == selected), None)
@@ -181,13 +183,13 @@ class _Drafting:
         raise PriorError(f"generate gave no usable draft: {refused}")
 
     def _finished(self, answer: Answer[Generated], files: dict[str, str]) -> ResearchDraft:
-        path, generated = next(iter(files)), answer.value
+        generated = answer.value
         return ResearchDraft(
-            title=generated.title,
+            title=harmless(generated.title),
             summary=generated.summary,
             files=files,
             operator="",
-            parameters={FINGERPRINT: fingerprint(files[path])},
+            parameters={},
             diagnosis=self.diagnosis,
             rounds=tuple(self.rounds),
             generator=f"{answer.model} (prompts {self.prompts.digest[:12]})"[:200],
@@ -218,68 +220,6 @@ class _Drafting:
         return answer
 
 
-def refusal(files: dict[str, str], name: str, context: ResearchContext) -> str:
-    """Why these files are no draft worth submitting, or "". Nothing is executed."""
-    path = f"mechanisms/{name}.py"
-    try:
-        draft_from_files({p: text.encode() for p, text in files.items()})
-    except DraftError as error:
-        return f"{error.code}: {error}"
-    wrong = [f.message for f in interface.findings(tree_of(files[path]), path)]
-    if _declared_name(files[path]) != name:
-        wrong.append(f"the class attribute `name` must be {name!r}")
-    if wrong:
-        return "interface: " + "; ".join(wrong)[:2000]
-    digest, shape = digest_of(files[path].encode()), fingerprint(files[path])
-    for entry in context.library:
-        if digest == entry.digest or shape == fingerprint(entry.source):
-            return f"this is the approved operator {entry.name}, but for constants and names"
-    for earlier in context.earlier_drafts:
-        known = earlier.get("parameters", {}).get(FINGERPRINT)
-        if earlier.get("state") in REFUSED_STATES and (
-            digest == earlier.get("digest") or shape == known
-        ):
-            return f"the draft {earlier.get('name')!r}, nearly the same, was {earlier['state']}"
-    return ""
-
-
-def fingerprint(source: str) -> str:
-    """SHA-256 (hex) of the program's structure: without names, texts, numbers and docstrings.
-
-    Two files with the same fingerprint differ in wording and constants at most.
-    """
-    tree = tree_of(source)
-    names: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)) and _has_docstring(node):
-            del node.body[0]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and not isinstance(node.value, bool | None):
-            node.value = type(node.value).__name__
-        elif isinstance(node, ast.Name):
-            node.id = names.setdefault(node.id, f"n{len(names)}")
-        elif isinstance(node, ast.arg):
-            node.arg = names.setdefault(node.arg, f"n{len(names)}")
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            node.name = names.setdefault(node.name, f"n{len(names)}")
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-def _has_docstring(node: ast.FunctionDef | ast.ClassDef | ast.Module) -> bool:
-    return len(node.body) > 1 and ast.get_docstring(node, clean=False) is not None
-
-
-def _declared_name(source: str) -> str | None:
-    for cls in mechanism_classes(tree_of(source)):
-        for statement in cls.body:
-            named = isinstance(statement, ast.Assign) and any(
-                isinstance(t, ast.Name) and t.id == "name" for t in statement.targets
-            )
-            if named and isinstance(statement.value, ast.Constant):  # type: ignore[attr-defined]
-                return str(statement.value.value)  # type: ignore[attr-defined]
-    return None
-
-
 def _unique(name: str, context: ResearchContext) -> str:
     """The idea's name, with a number where the library or an earlier draft has it already."""
     taken = {e.name for e in context.library}
@@ -303,7 +243,7 @@ def _shown_context(
         "diagnosis": json.dumps(diagnosis, indent=1),
         "library": "\n".join(f"- {e.name}: {_first_line(e.source)}" for e in context.library)
         or "none",
-        "earlier": "\n".join(_memory(d) for d in context.earlier_drafts) or "none",
+        "earlier": _earlier(context.earlier_drafts),
     }
 
 
@@ -311,7 +251,20 @@ def _first_line(source: str) -> str:
     return (ast.get_docstring(tree_of(source)) or "").partition("\n")[0]
 
 
-def _memory(draft: object) -> str:
-    data = dict(draft) if isinstance(draft, dict) else {}
-    shown = {key: data.get(key, "") for key in ("name", "operator", "state", "reason")}
-    return "- " + json.dumps(shown)
+def _earlier(drafts: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each of the newest drafts."""
+    lines = [
+        "- "
+        + json.dumps(
+            {
+                "name": draft.get("name", ""),
+                "operator": draft.get("operator", ""),
+                "state": draft.get("state", ""),
+                "reason": str(draft.get("reason", ""))[:REASON_CHARACTERS],
+            }
+        )
+        for draft in drafts[-EARLIER_DRAFTS:]
+    ]
+    if len(drafts) > EARLIER_DRAFTS:
+        lines.insert(0, f"({len(drafts) - EARLIER_DRAFTS} older drafts are left out)")
+    return "\n".join(lines) or "none"

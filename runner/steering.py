@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from runner.answers import harmless, shown
 from runner.borders import PriorError, Steering
 from runner.diagnosis import Moves, movable, moves_of
 from runner.prompting import Prompts
@@ -104,7 +105,7 @@ class OpenAISteering:
         self.llm = llm
         self.prompts = prompts or Prompts()
         self.metric = metric
-        self.label = llm.model
+        self.label = f"{llm.model} (prompts {self.prompts.digest[:12]})"
 
     def __call__(self, view: View, steering: Steering) -> Steering:
         """The steering for the next trials. Raises PriorError, BudgetExceeded."""
@@ -122,9 +123,14 @@ class OpenAISteering:
         answer = self.llm.ask(prompt, schema=SteeringAnswer, purpose="level 1.5").value
         unknown = sorted({*answer.freeze, *answer.unfreeze} - set(view.space))
         if unknown:
-            raise PriorError(f"level 1.5 names knobs that do not exist: {unknown[:10]}")
+            told = shown(str(unknown[:10]))
+            raise PriorError(f"level 1.5 names knobs that do not exist: {told}")
         kept = steering.frozen - frozenset(answer.unfreeze)
         frozen = capped(view.space, kept, answer.freeze)
         left_out = sorted(set(answer.freeze) - frozen)
         notes = (f"the caps left {', '.join(left_out)} free",) if left_out else ()
-        return Steering(frozen=frozen, guidance=answer.guidance, reasons=(*answer.reasons, *notes))
+        return Steering(
+            frozen=frozen,
+            guidance=harmless(answer.guidance),
+            reasons=(*map(harmless, answer.reasons), *notes),
+        )

@@ -10,8 +10,8 @@ from runner.borders import BudgetExceeded, PriorError
 from runner.ledger import Ledger
 from runner.llm import Llm
 from runner.prompting import Prompts
-from runner.research import FINGERPRINT, OpenAIResearcher, fingerprint
-from sandbox.report import digest_of
+from runner.refusals import fingerprint
+from runner.research import OpenAIResearcher
 from tests.runner.llmserver import serving, status
 from tests.runner.test_catalog import LIBRARY, STUCK
 from tests.runner.test_steering import context, trace_of
@@ -158,27 +158,116 @@ def test_twice_no_draft_is_an_error(rule):
         research(EXPLORED, CRITICISED, SPECIFIED, BROKEN[rule])
 
 
-@pytest.mark.parametrize("state", ["rejected", "failed", "rolled_back"])
-def test_a_near_duplicate_of_a_refused_draft_is_not_submitted(state):
-    known = {FINGERPRINT: fingerprint(SOURCE)}
-    near = SOURCE.replace("ASKS = 2", "ASKS = 3").replace("something else", "other")
-    near = near.replace("answers", "found").replace("Second", "Next")
-    earlier = ({"name": "x", "state": state, "digest": "0" * 64, "parameters": known},)
-    with pytest.raises(PriorError, match="nearly the same"):
-        research(EXPLORED, CRITICISED, SPECIFIED, generated(source=near), earlier_drafts=earlier)
+def earlier(source, state):
+    return {"earlier_drafts": ({"name": "x", "state": state, "source": source},)}
 
 
-def test_the_very_same_bytes_are_not_submitted_again():
-    digest = digest_of(SOURCE.replace("NAME", "second").encode())
-    earlier = ({"name": "x", "state": "rejected", "digest": digest, "parameters": {}},)
-    with pytest.raises(PriorError, match="nearly the same"):
-        research(EXPLORED, CRITICISED, SPECIFIED, generated(), earlier_drafts=earlier)
+NEAR = {
+    "the same": SOURCE,
+    "constants and texts": SOURCE.replace("ASKS = 2", "ASKS = 3").replace(
+        "something else", "other"
+    ),
+    "names": SOURCE.replace("answers", "found").replace("Second", "Next").replace("view", "v"),
+    "comments": SOURCE.replace("        for", "        # As people do.\n\n        for"),
+    "docstrings": SOURCE.replace('    """The second answer."""\n\n', ""),
+    "annotations": SOURCE.replace(": list[Candidate] =", " =").replace(" -> list[Candidate]", ""),
+}
+STATES = ["rejected", "failed", "rolled_back", "submitted", "passed", "live", "local", "waiting"]
+
+
+@pytest.mark.parametrize("how", NEAR)
+def test_a_near_duplicate_of_a_refused_draft_is_not_submitted(how):
+    known = earlier(SOURCE, "rejected")
+    with pytest.raises(PriorError, match="nearly the same, is rejected"):
+        research(EXPLORED, CRITICISED, SPECIFIED, generated(source=NEAR[how]), **known)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_what_was_judged_or_will_be_is_not_submitted_again(state):
+    with pytest.raises(PriorError, match=f"nearly the same, is {state}"):
+        research(EXPLORED, CRITICISED, SPECIFIED, generated(), **earlier(SOURCE, state))
+
+
+@pytest.mark.parametrize("state", ["withdrawn", "expired"])
+def test_what_nobody_judged_may_come_again(state):
+    draft, _, _ = research(EXPLORED, CRITICISED, SPECIFIED, generated(), **earlier(SOURCE, state))
+    assert draft is not None
+
+
+def test_what_runs_now_is_not_submitted_again():
+    with pytest.raises(PriorError, match="the mechanism that runs now"):
+        research(EXPLORED, CRITICISED, SPECIFIED, generated(), mechanism_source=NEAR["names"])
+
+
+HELPED = """
+class Helped(Mechanism):
+    name = "helped"
+
+    def __init__(self):
+        self._seen = []
+
+    def propose(self, view, count):
+        changes = self._made(view, seed=1)
+        return [Candidate(changes=changes, reason="r")]
+
+    def _made(self, view, seed):
+        self._seen.append(seed)
+        return {name: knob.default for name, knob in view.space.items()}
+"""
 
 
 def test_a_fingerprint_is_of_the_structure():
     assert fingerprint(SOURCE) == fingerprint(SOURCE.replace("ASKS", "TIMES").replace("2", "7"))
     assert fingerprint(SOURCE) != fingerprint(SOURCE.replace("return answers", "return []"))
     assert len({fingerprint(entry.source) for entry in LIBRARY}) == len(LIBRARY)
+    renamed = HELPED.replace("_seen", "_past").replace("_made", "_build").replace("seed", "start")
+    renamed = renamed.replace("changes = ", "new = ").replace("changes=changes", "changes=new")
+    assert fingerprint(HELPED) == fingerprint(renamed)
+    first, second = HELPED.index("    def propose"), HELPED.index("    def _made")
+    moved = HELPED[:first] + HELPED[second:] + "\n" + HELPED[first:second]
+    assert fingerprint(HELPED) == fingerprint(moved)
+    assert fingerprint(HELPED) != fingerprint(HELPED.replace("knob.default", "knob.low"))
+    assert fingerprint(HELPED) != fingerprint(HELPED.replace("append(seed)", "clear()"))
+
+
+@pytest.mark.parametrize("word", ["None", "null", "", "nothing"])
+def test_the_word_none_selects_nothing(word):
+    draft, server, _ = research(EXPLORED, NONE.replace("null", json.dumps(word)))
+    assert draft is None
+    assert len(server.requests) == 2
+
+
+def test_a_name_may_be_annotated_and_a_title_moves_no_terminal():
+    source = SOURCE.replace('name = "NAME"', 'name: str = "NAME"')
+    texts = generated(source=source).replace("Ask twice", "Ask\\u001b[2J\\ntwice")
+    draft, _, _ = research(EXPLORED, CRITICISED, SPECIFIED, texts)
+    assert draft.title == "Ask [2J twice"
+
+
+def test_of_many_earlier_drafts_the_newest_are_shown():
+    drafts = tuple({"name": f"d{i}", "state": "failed", "reason": "x" * 2000} for i in range(300))
+    _, server, _ = research(EXPLORED, NONE, earlier_drafts=drafts)
+    assert "(260 older drafts are left out)" in server.prompts()[0]
+    assert '"name": "d299"' in server.prompts()[0]
+
+
+class Noted(dict):
+    """A memo in memory."""
+
+    put = dict.__setitem__
+
+
+def test_what_was_answered_before_is_not_asked_again():
+    memo = Noted()
+    with pytest.raises(PriorError, match="server_error"):
+        research(EXPLORED, CRITICISED, status(500), memo=memo)
+    draft, server, _ = research(SPECIFIED, generated(), memo=memo)
+    assert len(server.requests) == 2
+    assert [r.name for r in draft.rounds] == ["explore", "critique", "specify", "generate"]
+    assert [r.prompt_tokens for r in draft.rounds] == [100] * 4
+    again, silent, _ = research(status(500), memo=memo)
+    assert not silent.requests
+    assert again == draft
 
 
 @pytest.mark.parametrize(
