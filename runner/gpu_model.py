@@ -2,8 +2,9 @@
 
 The public 50M-parameter design in our own words: rotary positions, normalised queries and keys,
 squared-ReLU MLP, value embeddings on every second layer with a gate, learned mixing of the
-residual stream with the embedding, soft-capped logits. Sliding windows are masks for torch's own
-attention; layers with the whole context use its causal kernel.
+residual stream with the embedding, soft-capped logits. Layers with the whole context use torch's
+causal kernel. Sliding windows are block masks for its compiled flex attention, or plain masks for
+its ordinary one: slower, on every device, and what the evaluation always uses.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name)
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from runner.gpu_space import Setting
 from runner.train_options import TrainingFailure
@@ -23,14 +25,6 @@ from runner.train_options import TrainingFailure
 SOFT_CAP = 15.0
 ROTARY_BASE = 10_000
 GATE_CHANNELS = 32
-NEWTON_SCHULZ = (
-    (4.0848, -6.8946, 2.9270),
-    (3.9505, -6.3029, 2.6377),
-    (3.7418, -5.5913, 2.3037),
-    (2.8769, -3.1427, 1.2046),
-    (2.8366, -3.0525, 1.2012),
-)
-MOMENTUM_START, MOMENTUM, MOMENTUM_STEPS = 0.85, 0.95, 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +40,8 @@ class Shape:
 
     @classmethod
     def of(cls, knobs: Mapping[str, Any], setting: Setting, vocabulary: int) -> Shape:
-        """Width is depth times aspect ratio, rounded up to whole heads; S sees half the context;
-        the last layer sees all of it."""
+        """Width is depth times aspect ratio, rounded up to whole heads; S sees its own token and
+        half a context before it; the last layer sees all."""
         depth, head_dim = int(knobs["DEPTH"]), int(knobs["HEAD_DIM"])
         width = -(-depth * int(knobs["ASPECT_RATIO"]) // head_dim) * head_dim
         pattern, length = str(knobs["WINDOW_PATTERN"]), setting.sequence_length
@@ -79,12 +73,34 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
 
 
+def near_mask(length: int, window: int) -> Tensor:
+    """Which tokens (columns) a token (row) sees: itself and `window` tokens before it."""
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    return (distance >= 0) & (distance <= window)
+
+
+def near_blocks(length: int, window: int, device: torch.device) -> BlockMask:
+    """The same as `near_mask`, as blocks for flex attention on `device`."""
+
+    def near(_batch: Tensor, _head: Tensor, token: Tensor, other: Tensor) -> Tensor:
+        return (token >= other) & (token - other <= window)
+
+    return create_block_mask(near, None, None, length, length, device=str(device))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | BlockMask | None) -> Tensor:
+    """Attention over what is `seen`: a mask, blocks, or (None) every token that came before."""
+    if isinstance(seen, BlockMask):
+        mixed = flex_attention(q, k, v, block_mask=seen)
+        assert isinstance(mixed, Tensor)  # noqa: S101 (for the type checker)
+        return mixed
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None)
+
+
 class Layer(nn.Module):
-    """Attention within a window (with a gated value embedding, or without), then an MLP."""
+    """Attention (with a gated value embedding, or without), then an MLP."""
 
-    mask: Tensor | None
-
-    def __init__(self, shape: Shape, window: int, *, valued: bool) -> None:
+    def __init__(self, shape: Shape, *, valued: bool) -> None:
         super().__init__()
         width = shape.width
         self.heads, self.head_dim = width // shape.head_dim, shape.head_dim
@@ -96,13 +112,16 @@ class Layer(nn.Module):
         self.down = nn.Linear(4 * width, width, bias=False)
         self.gated = min(GATE_CHANNELS, width)
         self.gate = nn.Linear(self.gated, self.heads, bias=False) if valued else None
-        length = shape.sequence_length
-        distance = torch.arange(length)[:, None] - torch.arange(length)
-        near = (distance >= 0) & (distance < window)
-        self.register_buffer("mask", None if window >= length else near, persistent=False)
 
-    def forward(self, x: Tensor, values: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
-        """One layer; `values` are the tokens' value embeddings."""
+    def forward(
+        self,
+        x: Tensor,
+        values: Tensor | None,
+        seen: Tensor | BlockMask | None,
+        cos: Tensor,
+        sin: Tensor,
+    ) -> Tensor:
+        """One layer; `values` are the tokens' value embeddings, `seen` is for `attention`."""
         batch, length, width = x.shape
         inside = norm(x)
 
@@ -114,9 +133,7 @@ class Layer(nn.Module):
             gate = 2 * torch.sigmoid(self.gate(inside[..., : self.gated]))
             v = v + gate.transpose(1, 2).unsqueeze(-1) * heads(values)
         q, k = norm(rotated(q, cos, sin)), norm(rotated(k, cos, sin))
-        mixed = F.scaled_dot_product_attention(
-            q.to(v.dtype), k.to(v.dtype), v, attn_mask=self.mask, is_causal=self.mask is None
-        )
+        mixed = attention(q.to(v.dtype), k.to(v.dtype), v, seen)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         result: Tensor = x + self.down(F.relu(self.up(norm(x))).square())
         return result
@@ -127,6 +144,7 @@ class Model(nn.Module):
 
     cos: Tensor
     sin: Tensor
+    mask: Tensor
 
     def __init__(self, shape: Shape, *, stream: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -137,9 +155,7 @@ class Model(nn.Module):
         self.values = nn.ModuleDict(
             {str(i): nn.Embedding(shape.vocabulary, shape.width) for i, v in enumerate(valued) if v}
         )
-        self.layers = nn.ModuleList(
-            Layer(shape, window, valued=v) for window, v in zip(shape.windows, valued, strict=True)
-        )
+        self.layers = nn.ModuleList(Layer(shape, valued=v) for v in valued)
         self.unembedding = nn.Linear(shape.width, shape.vocabulary, bias=False)
         self.residual = nn.Parameter(torch.ones(shape.depth))
         self.shortcut = nn.Parameter(torch.full((shape.depth,), 0.1))
@@ -148,6 +164,10 @@ class Model(nn.Module):
         angle = torch.arange(shape.sequence_length)[:, None] * frequency
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
+        self.short = shape.sequence_length // 2
+        mask = near_mask(shape.sequence_length, self.short)
+        self.register_buffer("mask", mask, persistent=False)
+        self.blocks: BlockMask | None = None  # None: windows are masks
         self._initialise()
 
     def _initialise(self) -> None:
@@ -166,11 +186,14 @@ class Model(nn.Module):
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of each target in nats, in one row."""
+        near = self.mask if self.blocks is None else self.blocks
         x = start = norm(self.embedding(inputs)).to(self.stream)
         for i, layer in enumerate(self.layers):
             table = self.values[str(i)] if str(i) in self.values else None  # noqa: SIM401
             values = None if table is None else table(inputs).to(self.stream)
-            x = layer(self.residual[i] * x + self.shortcut[i] * start, values, self.cos, self.sin)
+            seen = near if self.shape.windows[i] == self.short else None
+            x = self.residual[i] * x + self.shortcut[i] * start
+            x = layer(x, values, seen, self.cos, self.sin)
         logits = self.unembedding(norm(x)).float()
         logits = SOFT_CAP * torch.tanh(logits / SOFT_CAP)
         return F.cross_entropy(
@@ -183,86 +206,3 @@ class Model(nn.Module):
         tables = sum(p.numel() for p in self.values.parameters()) + self.embedding.weight.numel()
         matrices = sum(p.numel() for p in self.parameters()) - tables - 2 * self.shape.depth
         return 6 * matrices + 12 * self.shape.width * sum(self.shape.windows)
-
-
-class Muon:
-    """Nesterov momentum made orthogonal, for matrices of equal shape stacked together; decay
-    only where it agrees with the update."""
-
-    def __init__(self, matrices: list[Tensor], *, rate: float, decay: float) -> None:
-        self.rate, self.decay = rate, decay
-        self.groups: list[tuple[list[Tensor], Tensor]] = []
-        for shape in dict.fromkeys(tuple(m.shape) for m in matrices):
-            same = [m for m in matrices if tuple(m.shape) == shape]
-            self.groups.append((same, torch.zeros_like(torch.stack([m.detach() for m in same]))))
-        self.steps = 0
-
-    @torch.no_grad()
-    def step(self, scale: float, progress: float) -> None:
-        """One update at `scale` times the rate; the decay falls to nothing with `progress`."""
-        warm = min(1.0, self.steps / MOMENTUM_STEPS)
-        keep = MOMENTUM_START + warm * (MOMENTUM - MOMENTUM_START)
-        rate, decay = self.rate * scale, self.decay * (1 - progress)
-        for matrices, momentum in self.groups:
-            gradient = torch.stack(
-                [m.grad if m.grad is not None else torch.zeros_like(m) for m in matrices]
-            )
-            momentum.lerp_(gradient, 1 - keep)
-            update = orthogonal(gradient.lerp(momentum, keep)).to(momentum.dtype)
-            by_shape = math.sqrt(max(1.0, update.size(-2) / update.size(-1)))
-            for matrix, change in zip(matrices, update, strict=True):
-                agrees = (change * matrix) >= 0
-                matrix.sub_(rate * by_shape * change + rate * decay * matrix * agrees)
-        self.steps += 1
-
-
-def orthogonal(gradient: Tensor) -> Tensor:
-    """The nearest orthogonal matrices, roughly, by five Newton-Schulz steps (bf16 on a card)."""
-    x = gradient.bfloat16() if gradient.is_cuda else gradient
-    tall = x.size(-2) > x.size(-1)
-    x = x.mT if tall else x
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-6)
-    for a, b, c in NEWTON_SCHULZ:
-        product = x @ x.mT
-        x = a * x + (b * product + c * product @ product) @ x
-    result: Tensor = x.mT if tall else x
-    return result
-
-
-class Optimizers:
-    """Muon for the layers' matrices, AdamW for tables, unembedding and scalars."""
-
-    def __init__(self, model: Model, knobs: Mapping[str, Any]) -> None:
-        betas = tuple(float(part) for part in str(knobs["ADAM_BETAS"]).split(","))
-        by_width = (model.shape.width / 768) ** -0.5
-        tables: list[Tensor] = [*model.embedding.parameters(), *model.values.parameters()]
-        scalar = float(knobs["SCALAR_LR"])
-        groups: list[tuple[list[Tensor], float, tuple[float, ...]]] = [
-            (tables, float(knobs["EMBEDDING_LR"]) * by_width, betas),
-            (
-                list(model.unembedding.parameters()),
-                float(knobs["UNEMBEDDING_LR"]) * by_width,
-                betas,
-            ),
-            ([model.residual], scalar * 0.01, betas),
-            ([model.shortcut], scalar, (0.96, 0.95)),
-        ]
-        self.rates = [rate for _, rate, _ in groups]
-        self.adam = torch.optim.AdamW(
-            [{"params": p, "lr": r, "betas": b} for p, r, b in groups],
-            eps=1e-10,
-            weight_decay=0.0,
-            fused=model.residual.is_cuda,
-        )
-        self.muon = Muon(
-            list(model.layers.parameters()),
-            rate=float(knobs["MATRIX_LR"]),
-            decay=float(knobs["WEIGHT_DECAY"]),
-        )
-
-    def step(self, scale: float, progress: float) -> None:
-        """One update of everything at `scale` times each rate."""
-        for group, rate in zip(self.adam.param_groups, self.rates, strict=True):
-            group["lr"] = rate * scale
-        self.adam.step()
-        self.muon.step(scale, progress)

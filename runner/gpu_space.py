@@ -99,3 +99,12 @@ SETTINGS = MappingProxyType(
         ),
     }
 )
+
+
+def windows_as(chosen: str | None, *, device: str, compiler: str) -> str:
+    """How windows of attention are computed: `flex` (block masks, compiled, for a card) or `mask`
+    (everywhere, slower). What is not chosen is flex where it can be. Raises ValueError."""
+    can_be = device == "cuda" and compiler == "inductor"
+    if chosen == "flex" and not can_be:
+        raise ValueError("flex attention needs the device cuda and the compiler inductor")
+    return chosen or ("flex" if can_be else "mask")

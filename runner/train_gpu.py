@@ -2,7 +2,8 @@
 
 Run as `python -m runner.train_gpu KNOBS`; prints summary lines (`val_bpb: 0.997`, tokens a second,
 share of the card's peak, peak memory). The budget begins after compilation. It also runs on a CPU
-(`--device cpu --setting tiny`), which is for tests. It decides nothing about the search.
+(`--device cpu --setting tiny`), which is for tests. `--probe` tries what a training needs, and says
+which cards there are. It decides nothing about the search.
 """
 
 from __future__ import annotations
@@ -12,52 +13,33 @@ import contextlib
 import gc
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from runner import gpu_card
 from runner import train as small
-from runner.corpus import CorpusError, prepare, read
-from runner.gpu_model import Model, Optimizers, Shape
-from runner.gpu_space import SETTINGS, Setting
-from runner.shards import ShardError, verify
+from runner.corpus import CorpusError
+from runner.gpu_model import Model, Shape, near_blocks
+from runner.gpu_optimizers import Optimizers
+from runner.gpu_space import SETTINGS, Setting, windows_as
+from runner.gpu_text import Text, batches, text_of, validation_rows
+from runner.manifest import ShardError
 from runner.train_options import EXIT_CODES, TrainingFailure
 
 PROGRESS_SECONDS = 1.0
-EVALUATION_ROWS = 64
+EVALUATION_ROWS = 16  # logits of a row are 64 MiB: no more memory than a training takes
 WARM_UP_PASSES = 2
-# Peak of dense bf16 in FLOP/s by what the driver calls the card; others get no utilisation.
-PEAKS = {
-    "H200": 989.5e12,
-    "H100 PCIe": 756e12,
-    "H100": 989.5e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "RTX 5090": 209.5e12,
-    "RTX 4090": 165.2e12,
-    "RTX 3090": 71e12,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """Token files as tensors in memory-mapped files, and what each token is in bytes."""
-
-    train: tuple[Tensor, ...]
-    validation: Tensor
-    token_bytes: Tensor
-
-    @property
-    def vocabulary(self) -> int:
-        """How many tokens there are."""
-        return self.token_bytes.numel()
+# What torch says in a plain RuntimeError where memory is used up.
+NO_MEMORY = re.compile(r"out of memory|allocate memory|_ALLOC_FAILED")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,63 +52,19 @@ class Run:
     warm_up_seconds: float
 
 
-def checked(given: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
-    """The setting's defaults with `given` over them. Raises TrainingFailure (constraint)."""
-    if not isinstance(given, Mapping):
+def checked(text: str, setting: Setting) -> dict[str, Any]:
+    """The setting's defaults with the JSON object `text` over them. Raises TrainingFailure
+    (constraint)."""
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise TrainingFailure("constraint", f"the knobs are no JSON: {error}") from None
+    if not isinstance(given, dict):
         raise TrainingFailure("constraint", "the knobs are no JSON object")
     knobs = {**setting.space.defaults(), **given}
     if problems := setting.space.problems(knobs):
         raise TrainingFailure("constraint", "; ".join(problems))
     return knobs
-
-
-# --- text ---
-
-
-def text_of(options: argparse.Namespace) -> Text:
-    """The token files that --tokens names (a JSON file), or bytes of local text."""
-    if options.tokens is None:
-        corpus = prepare(options.cache)
-        train, held_out = read(corpus.path, digest=corpus.digest, train_bytes=corpus.train_bytes)
-        return Text(
-            train=(torch.frombuffer(bytearray(train), dtype=torch.uint8),),
-            validation=torch.frombuffer(bytearray(held_out), dtype=torch.uint8),
-            token_bytes=torch.ones(256, dtype=torch.int32),
-        )
-    told = json.loads(options.tokens.read_text())
-    return Text(
-        train=tuple(_mapped(Path(path)) for path in told["train"]),
-        validation=_mapped(Path(told["validation"])),
-        token_bytes=torch.tensor(told["token_bytes"], dtype=torch.int32),
-    )
-
-
-def _mapped(path: Path) -> Tensor:
-    verify(path)
-    return torch.from_file(str(path), dtype=torch.uint16, size=path.stat().st_size // 2)
-
-
-def batches(
-    files: tuple[Tensor, ...], rows: int, length: int, *, seed: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of consecutive tokens from random places, for ever, in an order that `seed` gives."""
-    generator = torch.Generator().manual_seed(seed)
-    usable = [file for file in files if file.numel() > length + 1]
-    if not usable:
-        raise TrainingFailure("infrastructure", f"no token file has over {length + 1} tokens")
-    room = torch.tensor([file.numel() - length - 1 for file in usable])
-    ends = room.cumsum(0)
-    offsets = torch.arange(length + 1)
-    while True:
-        places = torch.randint(0, int(ends[-1]), (rows,), generator=generator)
-        which = torch.searchsorted(ends, places, right=True)
-        starts = places - (ends - room)[which]
-        window = torch.stack(
-            [usable[int(w)][int(s) + offsets] for w, s in zip(which, starts, strict=True)]
-        ).to(torch.int64)
-        if device.type == "cuda":
-            window = window.pin_memory().to(device, non_blocking=True)
-        yield window[:, :-1], window[:, 1:]
 
 
 # --- training ---
@@ -155,7 +93,8 @@ def train(
 ) -> Run:
     """Train until the budget (or `max_steps`, if not 0) is used up; at least one step.
 
-    Compilation and the first passes come before the budget; they change no parameter.
+    Compilation, the first passes and the optimizers' first step (a rate of 0, thrown away) come
+    before the budget; they change no parameter.
     """
     rows, length = int(knobs["DEVICE_BATCH_SIZE"]), model.shape.sequence_length
     parts = int(knobs["TOTAL_BATCH_SIZE"]) // (rows * length)
@@ -163,10 +102,11 @@ def train(
     batch = next(feed)
     for _ in range(WARM_UP_PASSES):
         torch.autograd.backward(call(*batch).mean())
-        model.zero_grad(set_to_none=True)
+    Optimizers(model, knobs).step(0.0, 1.0)
+    model.zero_grad(set_to_none=True)
     _settle(device)
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # what is there stays: no collection of all of it stalls a step
     step, start, told = 0, time.monotonic(), 0.0
 
     def used() -> float:
@@ -213,28 +153,19 @@ def bits_per_byte(
     rows: int,
     device: torch.device,
 ) -> float:
-    """Nats over (ln 2 x bytes) on the same evenly spaced rows of validation text each time,
-    whatever the knobs; tokens that stand for no byte count neither way."""
-    length = setting.sequence_length
-    wanted = setting.evaluation_tokens // length
-    room = text.validation.numel() - length - 1
-    if room < 0:
-        raise TrainingFailure("infrastructure", "the validation text is shorter than a row")
-    starts = torch.linspace(0, room, min(wanted, room + 1), dtype=torch.float64).long()
+    """Nats over (ln 2 x bytes) on the same rows of validation text each time, whatever the knobs;
+    tokens that stand for no byte count neither way."""
+    measured = validation_rows(text, setting)
     lengths = text.token_bytes.to(device)
-    offsets = torch.arange(length + 1)
     nats, count = 0.0, 0
-    for first in range(0, starts.numel(), rows):
-        chunk = starts[first : first + rows]
-        chunk = torch.cat([chunk, chunk[-1:].expand(rows - chunk.numel())])
-        real = min(rows, starts.numel() - first)
-        window = text.validation[chunk[:, None] + offsets].to(device, torch.int64)
-        loss = call(window[:, :-1], window[:, 1:]).view(rows, length)[:real]
-        size = lengths[window[:real, 1:]]
+    while chunk := list(islice(measured, rows)):
+        window = torch.stack(chunk).to(device, torch.int64)
+        size = lengths[window[:, 1:]]
+        loss = call(window[:, :-1], window[:, 1:]).view(size.shape)
         nats += (loss * (size > 0)).sum(dtype=torch.float64).item()
         count += int(size.sum().item())
     if count == 0:
-        raise TrainingFailure("infrastructure", "the validation text has no bytes")
+        raise TrainingFailure("infrastructure", "the validation text fills no row")
     return nats / (math.log(2) * count)
 
 
@@ -245,33 +176,20 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
     """Prepare, train, evaluate; the summary's lines in their order."""
     began = time.monotonic()
     setting = SETTINGS[options.setting]
-    knobs = checked(json.loads(options.knobs), setting)
-    device = _device(options.device)
-    text = text_of(options)
+    knobs = checked(options.knobs, setting)
+    device = gpu_card.device_of(options.device)
+    text = text_of(options.tokens, options.cache)
     torch.manual_seed(options.seed)
     if device.type == "cpu":
         torch.set_num_threads(options.threads)
     else:
         torch.set_float32_matmul_precision("high")
-    bf16 = options.precision == "bf16"
     shape = Shape.of(knobs, setting, text.vocabulary)
+    bf16 = options.precision == "bf16"
     model = Model(shape, stream=torch.bfloat16 if bf16 else torch.float32).to(device)
-    compiled: Any = model
-    if options.compile != "off":
-        compiled = torch.compile(model, backend=options.compile, dynamic=False, fullgraph=True)
-    call = losses(compiled, device, bf16)
-    rows = int(knobs["DEVICE_BATCH_SIZE"])
-    run = train(
-        call,
-        model,
-        Optimizers(model, knobs),
-        batches(text.train, rows, shape.sequence_length, seed=options.seed, device=device),
-        knobs,
-        budget_seconds=options.budget_seconds,
-        max_steps=options.max_steps,
-        device=device,
-    )
-    plain = losses(model, device, bf16)  # not the compiled one: it is made for other shapes
+    run = _trained(model, text, knobs, device=device, options=options)
+    model.blocks = None  # not compiled, since made for other shapes: with masks, the same for all
+    plain = losses(model, device, bf16)
     metric = bits_per_byte(plain, text, setting=setting, rows=EVALUATION_ROWS, device=device)
     if not math.isfinite(metric):
         raise TrainingFailure("nan", f"the validation loss is {metric}")
@@ -279,14 +197,47 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
     return _summary(metric, run, model, device=device, options=options, seconds=seconds)
 
 
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingFailure(
-            "infrastructure",
-            f"torch {torch.__version__} sees no CUDA device: install a CUDA build of torch and a "
-            "driver, or use the gpt task, which is made for a CPU",
-        )
-    return torch.device(name)
+def _trained(
+    model: Model,
+    text: Text,
+    knobs: Mapping[str, Any],
+    *,
+    device: torch.device,
+    options: argparse.Namespace,
+) -> Run:
+    length = model.shape.sequence_length
+    if _windows(options) == "flex":
+        model.blocks = near_blocks(length, model.short, device)
+    compiled: Any = model
+    if options.compile != "off":
+        compiled = torch.compile(model, backend=options.compile, dynamic=False, fullgraph=True)
+    rows = int(knobs["DEVICE_BATCH_SIZE"])
+    return train(
+        losses(compiled, device, options.precision == "bf16"),
+        model,
+        Optimizers(model, knobs),
+        batches(text, rows, length, seed=options.seed, device=device),
+        knobs,
+        budget_seconds=options.budget_seconds,
+        max_steps=options.max_steps,
+        device=device,
+    )
+
+
+def _windows(options: argparse.Namespace) -> str:
+    try:
+        return windows_as(options.attention, device=options.device, compiler=options.compile)
+    except ValueError as error:
+        raise TrainingFailure("constraint", str(error)) from None
+
+
+def probe(options: argparse.Namespace) -> dict[str, Any]:
+    """Try what a training needs on this machine; which cards there are. Raises TrainingFailure."""
+    device = gpu_card.device_of(options.device)
+    windows = _windows(options)
+    gpu_card.check(device, precision=options.precision, compiler=options.compile, windows=windows)
+    cards = gpu_card.cards() if device.type == "cuda" else [{"uuid": "", "name": "cpu"}]
+    return {"cards": cards, "torch": torch.__version__, "cuda": torch.version.cuda}
 
 
 def _summary(
@@ -300,7 +251,7 @@ def _summary(
 ) -> dict[str, Any]:
     speed = run.tokens / run.seconds if run.seconds else 0.0
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    peak = next((flops for name, flops in PEAKS.items() if name in card), None)
+    peak = gpu_card.peak_flops(card)
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
     return {
         "val_bpb": f"{metric:.6f}",
@@ -318,10 +269,18 @@ def _summary(
         "depth": model.shape.depth,
         "width": model.shape.width,
         "setting": options.setting,
+        "attention": _windows(options),
         "text": "bytes of local text (fallback)" if options.tokens is None else "shards",
         "device": card,
         "torch_version": torch.__version__,
     }
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 86_400:
+        raise ValueError
+    return seconds
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -332,7 +291,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
     parser.add_argument("--compile", choices=("inductor", "aot_eager", "off"), default="inductor")
-    parser.add_argument("--budget-seconds", type=float, default=300.0)
+    parser.add_argument("--attention", choices=("flex", "mask"), help="windows as blocks or masks")
+    parser.add_argument("--budget-seconds", type=_seconds, default=300.0)
     parser.add_argument("--max-steps", type=int, default=0, help="steps instead of a budget")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
@@ -347,19 +307,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         if options.probe:
-            device = _device(options.device)
-            name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-            sys.stdout.write(f"device: {name}\ntorch: {torch.__version__}\n")
+            sys.stdout.write(f"probe: {json.dumps(probe(options))}\n")
             return 0
         summary = experiment(options)
     except TrainingFailure as error:
         return _fail(error.failure, str(error))
-    except (json.JSONDecodeError, TypeError) as error:
-        return _fail("constraint", f"the knobs are not a JSON object of numbers: {error}")
     except (CorpusError, ShardError, OSError) as error:
         return _fail("infrastructure", str(error))
-    except torch.cuda.OutOfMemoryError as error:
-        return _fail("oom", str(error))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or NO_MEMORY.search(str(error)):
+            return _fail("oom", str(error) or "out of memory")
+        if isinstance(error, torch.AcceleratorError):
+            return _fail("infrastructure", f"the card failed: {error}")
+        raise
     lines = ["---", *(f"{key + ':':<20}{value}" for key, value in summary.items())]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

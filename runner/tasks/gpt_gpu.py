@@ -20,10 +20,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from runner.borders import Outcome
-from runner.cards import Card, CardError, cards_of, held
+from runner.cards import Card, CardError, cards_of
 from runner.corpus import Corpus, CorpusError, prepare
 from runner.gpu_space import SETTINGS, windows_as
-from runner.shards import ShardError, Tokens, write
+from runner.locks import LockError, one_of
+from runner.manifest import ShardError, write
+from runner.shards import Tokens
 from runner.shards import prepare as prepare_shards
 from runner.tasks.base import (
     ROOT,
@@ -42,7 +44,7 @@ TRAINER_FILES = tuple(
     ROOT / "runner" / name
     for name in (
         *("train_gpu.py", "gpu_model.py", "gpu_optimizers.py", "gpu_text.py", "gpu_space.py"),
-        *("shards.py", "corpus.py"),
+        *("shards.py", "manifest.py", "corpus.py"),
         *("train.py", "train_options.py"),  # the schedule and the failures' classes
     )
 )
@@ -112,7 +114,7 @@ class GpuTask:
         self._list = self._cache / "tokens.json"
         try:
             self.text: Tokens | Corpus = self._prepared()
-        except (ShardError, CorpusError) as error:
+        except (ShardError, CorpusError, OSError) as error:
             raise TaskError(str(error)) from None
         self.description = (
             f"Train a GPT ({self.setting.name}, context {self.setting.sequence_length}) for "
@@ -187,10 +189,16 @@ class GpuTask:
             return refused
         if self.options.device == "cpu":
             return self._measured(config, seed, None, progress)
+        locks = [card.lock for card in self._cards]
+
+        def waiting() -> None:
+            if progress is not None:
+                progress(f"waiting for one of {len(locks)} cards")
+
         try:
-            with held(self._cards, wait_seconds=WAIT_SECONDS, progress=progress) as card:
-                return self._measured(config, seed, card, progress)
-        except CardError as error:
+            with one_of(locks, wait_seconds=WAIT_SECONDS, waiting=waiting) as number:
+                return self._measured(config, seed, self._cards[number], progress)
+        except LockError as error:
             return Outcome(metric=None, failure="infrastructure", message=str(error))
 
     def _measured(

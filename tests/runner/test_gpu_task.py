@@ -1,30 +1,29 @@
-"""The gpt-gpu task at its tiny size: every part of it, on the CPU. No card is needed or used."""
+"""The gpt-gpu task at its tiny size: training, the process, the task. No card is needed or used."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from types import SimpleNamespace
 
-import httpx
-import pyarrow
 import pytest
 import torch
-from pyarrow import parquet
 
-from runner import shards as shard_files
-from runner import train_gpu
-from runner.gpu_model import Model, Muon, Optimizers, Shape, orthogonal
-from runner.gpu_space import LOCKED, SETTINGS
-from runner.shards import BEGIN, ShardError, documents, fetch, prepare
-from runner.tasks import Places, TaskError, get_task
+from runner import gpu_card, locks, train_gpu
+from runner.cards import Card
+from runner.gpu_model import Model, Shape
+from runner.gpu_optimizers import Optimizers
+from runner.gpu_space import SETTINGS
+from runner.gpu_text import batches, text_of
+from runner.shards import prepare
+from runner.tasks import Places, TaskError, get_task, gpt_gpu
 from runner.train_options import EXIT_CODES, TrainingFailure
 from tests.runner.shardfolder import write_shard
 
 TINY = SETTINGS["tiny"]
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -36,262 +35,170 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tokens(folder):
-    return prepare(folder, vocabulary=TINY.vocabulary)
-
-
-@pytest.fixture(scope="module")
-def text(tokens, tmp_path_factory):
+def text(folder, tmp_path_factory):
+    tokens = prepare(folder, vocabulary=TINY.vocabulary)
     told = {
         "train": [str(p) for p in tokens.train],
         "validation": str(tokens.validation),
         "token_bytes": tokens.token_bytes,
+        "begin": tokens.begin,
     }
     path = tmp_path_factory.mktemp("list") / "tokens.json"
     path.write_text(json.dumps(told))
-    return train_gpu.text_of(SimpleNamespace(tokens=path))
+    return text_of(path, path.parent)
 
 
-# --- shards, tokenizer, token files ---
+# --- training ---
 
 
-def test_tokens_stand_for_the_bytes_of_the_text(folder, tokens):
-    from tokenizers import Tokenizer
-
-    (made,) = folder.glob("tokens-*")
-    tokenizer = Tokenizer.from_file(str(made / "tokenizer.json"))
-    assert tokenizer.get_vocab_size() == len(tokens.token_bytes) <= TINY.vocabulary
-    shard = sorted(folder.glob("*.parquet"))[-1]
-    texts = [text for batch in documents(shard) for text in batch]
-    ids = torch.from_file(
-        str(tokens.validation), dtype=torch.uint16, size=tokens.validation.stat().st_size // 2
-    ).tolist()
-    assert ids.count(tokenizer.token_to_id(BEGIN)) == len(texts)
-    total = sum(tokens.token_bytes[i] for i in ids)
-    assert total == sum(len(text.encode()) for text in texts)
-    assert tokens.token_bytes[tokenizer.token_to_id(BEGIN)] == 0
+def trained(model, text, knobs, *, bf16=False, steps=2, optimizers=None):
+    call = train_gpu.losses(model, CPU, bf16)
+    return train_gpu.train(
+        call,
+        model,
+        optimizers or Optimizers(model, knobs),
+        batches(text, knobs["DEVICE_BATCH_SIZE"], TINY.sequence_length, seed=0, device=CPU),
+        knobs,
+        budget_seconds=60,
+        max_steps=steps,
+        device=CPU,
+    )
 
 
-def test_preparing_again_makes_nothing_anew_and_repairs_what_is_spoiled(folder, tokens):
-    said = []
-    assert prepare(folder, vocabulary=TINY.vocabulary, say=said.append) == tokens
-    assert said == []
-    good = tokens.train[0].read_bytes()
-    tokens.train[0].write_bytes(b"spoiled")
-    with pytest.raises(ShardError, match="not what was prepared"):
-        shard_files.verify(tokens.train[0])
-    assert prepare(folder, vocabulary=TINY.vocabulary, say=said.append) == tokens
-    assert len(said) == 1
-    assert tokens.train[0].read_bytes() == good
-
-
-def test_shards_that_can_not_be_used(tmp_path):
-    with pytest.raises(ShardError, match=r"holds 0 parquet shards.*runner\.shards fetch"):
-        prepare(tmp_path, vocabulary=512)
-    for number in range(2):
-        write_shard(tmp_path / f"shard_{number}.parquet", number, documents=2)
-    with pytest.raises(ShardError, match="vocabulary"):
-        prepare(tmp_path, vocabulary=10)
-    prepare(tmp_path, vocabulary=300)
-    write_shard(tmp_path / "shard_0.parquet", 9, documents=2)
-    with pytest.raises(ShardError, match="changed since it was recorded"):
-        prepare(tmp_path, vocabulary=300)
-    (tmp_path / "manifest.json").unlink()
-    (tmp_path / "shard_0.parquet").write_bytes(b"PAR1 no parquet PAR1")
-    with pytest.raises(ShardError, match="can't be read"):
-        prepare(tmp_path, vocabulary=300)
-    parquet.write_table(pyarrow.table({"other": ["x"]}), tmp_path / "shard_0.parquet")
-    (tmp_path / "manifest.json").unlink()
-    with pytest.raises(ShardError, match="no column 'text'"):
-        prepare(tmp_path, vocabulary=300)
-    (tmp_path / "manifest.json").write_text("[")
-    with pytest.raises(ShardError, match=r"manifest\.json can't be read"):
-        prepare(tmp_path, vocabulary=300)
-
-
-class Server(BaseHTTPRequestHandler):
-    """Serves one shard with ranges; breaks the first connection halfway."""
-
-    data = b""
-    asked: list[str] = []  # noqa: RUF012 - one server at a time
-
-    def do_GET(self):
-        name = self.path.rpartition("/")[2]
-        begin = int(self.headers.get("Range", "bytes=0-")[6:-1])
-        type(self).asked.append(f"{name}:{begin}")
-        if "00001" in name:
-            self.send_error(404)
-            return
-        body = type(self).data[begin:]
-        self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        first = len(type(self).asked) == 1
-        self.wfile.write(body[: len(body) // 2] if first else body)
-        if first:
-            self.wfile.flush()
-            self.connection.close()
-
-    def log_message(self, *_):
-        pass
-
-
-def client():
-    return httpx.Client(timeout=10, trust_env=False)
-
-
-def test_fetching_goes_on_after_a_broken_connection(tmp_path):
-    source = tmp_path / "source.parquet"
-    write_shard(source, 1)
-    Server.data, Server.asked = source.read_bytes(), []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/main"
-    try:
-        said: list[str] = []
-        folder = tmp_path / "shards"
-        fetch(folder, count=1, base_url=url, last=7, say=said.append, client=client())
-        assert Server.asked[1].startswith("shard_00000.parquet:")
-        assert not Server.asked[1].endswith(":0")
-        assert {p.name for p in folder.glob("*.parquet")} == {
-            "shard_00000.parquet",
-            "shard_00007.parquet",
-        }
-        assert all(p.read_bytes() == Server.data for p in folder.glob("*.parquet"))
-        before = len(Server.asked)
-        fetch(folder, count=1, base_url=url, last=7, say=said.append, client=client())
-        assert len(Server.asked) == before
-        with pytest.raises(ShardError, match="HTTP 404"):
-            fetch(folder, count=2, base_url=url, last=7, say=said.append, client=client())
-        Server.data = b"<html>no shard</html>"
-        with pytest.raises(ShardError, match="no parquet file"):
-            fetch(tmp_path / "b", count=1, base_url=url, last=7, say=print, client=client())
-        with pytest.raises(ShardError, match="give 1 to"):
-            fetch(folder, count=0)
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-# --- model and optimizers ---
-
-
-def model_of(knobs=(), vocabulary=256, **options):
+def model_of(text, knobs="{}", **options):
     torch.manual_seed(0)
-    values = train_gpu.checked(dict(knobs), TINY)
-    return Model(Shape.of(values, TINY, vocabulary), **options), values
+    values = train_gpu.checked(knobs, TINY)
+    return Model(Shape.of(values, TINY, text.vocabulary), **options), values
 
 
-def test_the_setting_of_print_has_fifty_million_parameters():
-    big = SETTINGS["50m"]
-    knobs = big.space.defaults()
-    with torch.device("meta"):
-        model = Model(Shape.of(knobs, big, big.vocabulary))
-    parameters = sum(p.numel() for p in model.parameters())
-    assert 49e6 < parameters < 52e6
-    shape = model.shape
-    assert (shape.depth, shape.width, shape.head_dim) == (8, 512, 128)
-    assert shape.windows == (1024, 1024, 1024, 2048) * 2
-    assert 1.5e8 < model.flops_per_token() < 3.5e8
-    assert knobs["TOTAL_BATCH_SIZE"] == 2**19
-    assert all(big.space[name].low == big.space[name].high for name in LOCKED)
-
-
-def test_no_token_sees_a_later_one_or_one_outside_its_window():
-    """A change of one input changes no earlier loss, and with S alone none far behind."""
-    model, _ = model_of({"WINDOW_PATTERN": "S"})
-    for layer in model.layers:
-        torch.nn.init.normal_(layer.out.weight, std=0.1)
-    torch.nn.init.normal_(model.unembedding.weight, std=0.5)
-    inputs = torch.randint(256, (1, TINY.sequence_length))
-    other = inputs.clone()
-    other[0, 40] = (other[0, 40] + 1) % 256
-    targets = torch.zeros_like(inputs)
-    with torch.no_grad():
-        change = (model(inputs, targets) - model(other, targets)).abs()
-    assert change[:40].max() == 0
-    assert change[40] > 0
-    first = model.layers[0]
-    assert first.mask is not None
-    assert first.mask.sum(dim=1).max() == TINY.sequence_length // 2
-    assert model.layers[-1].mask is None
-
-
-def test_muons_update_is_nearly_orthogonal():
-    torch.manual_seed(0)
-    for shape in ((3, 48, 48), (2, 96, 32), (2, 32, 96)):
-        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
-        assert values.min() > 0.4
-        assert values.max() < 1.6
-
-
-def test_muon_decays_only_where_the_update_agrees():
-    matrix = torch.nn.Parameter(torch.ones(8, 8))
-    matrix.grad = torch.eye(8)
-    still = Muon([matrix], rate=0.0, decay=1.0)
-    still.step(1.0, 0.0)
-    assert torch.equal(matrix.detach(), torch.ones(8, 8))
-    muon = Muon([matrix], rate=0.1, decay=0.5)
-    muon.step(1.0, 1.0)
-    assert matrix.detach().diagonal().max() < 1
+def bits(model, text, *, bf16=False, rows=8):
+    call = train_gpu.losses(model, CPU, bf16)
+    return train_gpu.bits_per_byte(call, text, setting=TINY, rows=rows, device=CPU)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_it_learns(text, precision):
     torch.set_num_threads(1)
     bf16 = precision == "bf16"
-    model, knobs = model_of(
-        vocabulary=text.vocabulary, stream=torch.bfloat16 if bf16 else torch.float32
-    )
-    device = torch.device("cpu")
-    call = train_gpu.losses(model, device, bf16)
-    before = train_gpu.bits_per_byte(call, text, setting=TINY, rows=8, device=device)
-    feed = train_gpu.batches(text.train, 8, TINY.sequence_length, seed=0, device=device)
-    done = train_gpu.train(
-        call,
-        model,
-        Optimizers(model, knobs),
-        feed,
-        knobs,
-        budget_seconds=60,
-        max_steps=12,
-        device=device,
-    )
-    after = train_gpu.bits_per_byte(call, text, setting=TINY, rows=8, device=device)
+    model, knobs = model_of(text, stream=torch.bfloat16 if bf16 else torch.float32)
+    before = bits(model, text, bf16=bf16)
+    done = trained(model, text, knobs, bf16=bf16, steps=12)
+    after = bits(model, text, bf16=bf16)
     assert done.steps == 12
     assert done.tokens == 12 * 2**10
     assert 0 < after < before - 0.3
-    again = train_gpu.bits_per_byte(call, text, setting=TINY, rows=3, device=device)
-    assert again == pytest.approx(after, abs=0.01)  # the rows at once are no knob
+    assert bits(model, text, bf16=bf16, rows=3) == pytest.approx(after, abs=0.01)  # no knob
 
 
-def test_the_model_is_one_graph(text):
-    """torch.compile takes the whole step without a break, as the card's run needs it."""
-    model, _ = model_of(vocabulary=text.vocabulary)
-    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=False)
-    inputs = torch.randint(text.vocabulary, (2, TINY.sequence_length))
-    targets = inputs.roll(-1, 1)
-    assert torch.allclose(compiled(inputs, targets), model(inputs, targets))
+def test_a_batch_in_parts_is_the_same_batch(text):
+    """TOTAL_BATCH_SIZE in more parts of fewer rows: the same tokens, the same gradients."""
+    results = []
+    for rows in (16, 4):
+        model, knobs = model_of(text, json.dumps({"DEVICE_BATCH_SIZE": rows}))
+        torch.nn.init.normal_(model.unembedding.weight)
+        seen = SimpleNamespace(
+            step=lambda *_, m=model: results.append([p.grad for p in m.parameters()])
+        )
+        trained(model, text, knobs, steps=1, optimizers=seen)
+    assert len(results) == 2
+    for whole, parts in zip(*results, strict=True):
+        assert torch.allclose(whole, parts, atol=1e-5)
+
+
+def test_bits_per_byte_are_the_nats_of_tokens_that_are_bytes(text):
+    """A model that knows nothing: the logarithm of the vocabulary, over the bytes a token has."""
+    rows = [row.tolist()[1:] for row in train_gpu.validation_rows(text, TINY)]
+    lengths = text.token_bytes.clone()
+    lengths[rows[0][0]] = 0
+    text = replace(text, token_bytes=lengths)
+    model, _ = model_of(text)
+    torch.nn.init.zeros_(model.unembedding.weight)
+    sizes = [int(lengths[i]) for row in rows for i in row]
+    share = sum(size > 0 for size in sizes) / sum(sizes)
+    assert 0 in sizes
+    assert bits(model, text) == pytest.approx(math.log2(text.vocabulary) * share, rel=1e-4)
 
 
 def test_a_diverging_training_is_nan(text):
-    model, knobs = model_of(vocabulary=text.vocabulary)
+    model, knobs = model_of(text)
     with torch.no_grad():
         model.embedding.weight.fill_(math.nan)
-    device = torch.device("cpu")
-    feed = train_gpu.batches(text.train, 8, TINY.sequence_length, seed=0, device=device)
     with pytest.raises(TrainingFailure) as caught:
-        train_gpu.train(
-            train_gpu.losses(model, device, False),
-            model,
-            Optimizers(model, knobs),
-            feed,
-            knobs,
-            budget_seconds=9,
-            max_steps=2,
-            device=device,
-        )
+        trained(model, text, knobs)
     assert caught.value.failure == "nan"
+
+
+# --- the card ---
+
+
+@pytest.mark.parametrize(
+    ("card", "tera"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.5),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 NVL", 835.5),
+        ("NVIDIA H200", 989.5),
+        ("NVIDIA GH200 480GB", 989.5),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A100 80GB PCIe", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L40", 181),
+        ("NVIDIA L4", 121),
+        ("NVIDIA GeForce RTX 4090", 165.2),
+        ("NVIDIA GeForce RTX 3090 Ti", 80),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("Tesla T4", None),
+        ("cpu", None),
+    ],
+)
+def test_a_peak_is_of_this_very_card(card, tera):
+    assert gpu_card.peak_flops(card) == (None if tera is None else pytest.approx(tera * 1e12))
+
+
+def probed(capsys, *words):
+    code = train_gpu.main(["--probe", "--device=cpu", *words])
+    return code, capsys.readouterr()
+
+
+def test_a_probe_says_what_there_is(capsys):
+    code, told = probed(capsys, "--compile=aot_eager")
+    assert code == 0
+    assert json.loads(told.out.removeprefix("probe: "))["cards"] == [{"uuid": "", "name": "cpu"}]
+    code, told = probed(capsys, "--attention=flex")
+    assert (code, "flex attention needs" in told.err) == (EXIT_CODES["constraint"], True)
+
+
+@pytest.mark.parametrize("what", ["kernel", "product", "compiler", "blocks", "agreement"])
+def test_what_does_not_work_is_said_with_the_way_out(monkeypatch, what):
+    def broken(*_args, **_options):
+        raise RuntimeError("no kernel image is available")
+
+    windows, way_out = (
+        "mask",
+        {
+            "kernel": "is torch made for this card",
+            "product": "use another card",
+            "compiler": "or choose --compile off",
+            "blocks": "choose --attention mask",  # on a CPU there is no way back through blocks
+            "agreement": "wrong by .*choose --attention mask",
+        }[what],
+    )
+    if what == "kernel":
+        monkeypatch.setattr(torch, "ones", broken)
+    elif what == "product":
+        monkeypatch.setattr(torch, "ones", torch.zeros)
+    elif what == "compiler":
+        monkeypatch.setattr(torch, "compile", broken)
+    else:
+        windows = "flex"
+    if what == "agreement":
+        wrong = gpu_card.near_mask(gpu_card.CHECK_LENGTH, gpu_card.CHECK_WINDOW + 9)
+        monkeypatch.setattr(gpu_card, "near_blocks", lambda *_: wrong)
+    with pytest.raises(TrainingFailure, match=way_out) as caught:
+        gpu_card.check(CPU, precision="float32", compiler="aot_eager", windows=windows)
+    assert caught.value.failure == "infrastructure"
 
 
 # --- the process and the task ---
@@ -318,6 +225,39 @@ def test_a_failure_is_a_class_and_a_code(capsys, monkeypatch, arguments, failure
     told = capsys.readouterr()
     assert told.out == f"failure: {failure}\n"
     assert message in told.err
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "oom"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "oom"),
+        (MemoryError(), "oom"),
+        (torch.AcceleratorError("CUDA error: out of memory"), "oom"),
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error"), "infrastructure"),
+        (OSError(28, "No space left on device"), "infrastructure"),
+    ],
+)
+def test_what_the_card_says_is_a_class(capsys, monkeypatch, error, failure):
+    def fails(_options):
+        raise error
+
+    monkeypatch.setattr(train_gpu, "experiment", fails)
+    assert train_gpu.main([]) == EXIT_CODES[failure]
+    assert capsys.readouterr().out == f"failure: {failure}\n"
+
+
+def test_a_fault_of_our_own_is_no_class(monkeypatch):
+    monkeypatch.setattr(train_gpu, "experiment", lambda _options: {}["x"])
+    with pytest.raises(KeyError):
+        train_gpu.main([])
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "x"])
+def test_a_budget_is_a_time(seconds):
+    with pytest.raises(SystemExit):
+        train_gpu.main([f"--budget-seconds={seconds}"])
 
 
 def test_bytes_of_local_text_are_a_fallback_that_says_so(capsys, tmp_path):
@@ -347,3 +287,70 @@ def test_what_is_trained_on_is_said_and_in_the_digest(folder, tmp_path):
 def test_no_card_is_said_and_nothing_falls_back(tmp_path):
     with pytest.raises(TaskError, match=r"no CUDA device.*gpt task"):
         get_task("gpt-gpu", {"data": "bytes"}, places=Places(var=tmp_path))
+
+
+# --- trials on cards, with a stand-in for the trainer ---
+
+
+@pytest.fixture
+def carded(folder, tmp_path, monkeypatch):
+    """A task that believes in two cards; each trial's environment and waiting is kept."""
+    cards = tuple(
+        {"uuid": f"{tmp_path.name}-{number}", "name": "NVIDIA H200"} for number in range(2)
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setenv("CC", "/opt/cc")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it for itself
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setattr(gpt_gpu, "_probed", lambda _words, _visible: cards)
+    given = {"setting": "tiny", "shards": folder}
+    task = get_task("gpt-gpu", given, places=Places(var=tmp_path))
+    calls = []
+
+    def measure(args, *, env, **_):
+        calls.append(SimpleNamespace(args=args, env=env))
+        return "an outcome"
+
+    monkeypatch.setattr(gpt_gpu, "measure", measure)
+    return SimpleNamespace(task=task, calls=calls, cards=cards)
+
+
+def test_a_trial_sees_one_card_and_what_a_compiler_needs(carded, tmp_path):
+    task = carded.task
+    assert task.run(task.space.defaults(), seed=3) == "an outcome"
+    (call,) = carded.calls
+    assert call.env["CUDA_VISIBLE_DEVICES"] == "4"
+    assert call.env["CC"] == "/opt/cc"
+    assert call.env["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
+    assert "secret" not in repr(call.env)
+    assert {"--attention=flex", "--device=cuda", "--seed=3"} <= set(call.args)
+    assert task.host()["cards"] == 2
+    assert task.host()["attention"] == "flex"
+
+
+def test_a_card_in_use_is_left_alone_and_with_none_left_a_trial_waits(carded, monkeypatch):
+    task, told = carded.task, []
+    locked = [Card(device="", key=one["uuid"], name="").lock for one in carded.cards]
+    with locks.one_of(locked[:1], wait_seconds=0):
+        task.run(task.space.defaults(), seed=0)
+        assert carded.calls[-1].env["CUDA_VISIBLE_DEVICES"] == "7"
+        monkeypatch.setattr(gpt_gpu, "WAIT_SECONDS", 0.0)
+        with locks.one_of(locked[1:], wait_seconds=0):
+            outcome = task.run(task.space.defaults(), seed=0, progress=told.append)
+    assert outcome.failure == "infrastructure"
+    assert "held by another process" in outcome.message
+    assert len(carded.calls) == 1
+    for path in locked:
+        path.unlink()
+
+
+def test_the_way_attention_is_computed_is_in_the_digest(carded, folder, tmp_path):
+    given = {"setting": "tiny", "shards": folder, "attention": "mask"}
+    other = get_task("gpt-gpu", given, places=Places(var=tmp_path))
+    assert other.digest != carded.task.digest
+    with pytest.raises(TaskError, match="flex attention needs"):
+        get_task(
+            "gpt-gpu",
+            {**given, "attention": "flex", "compile": "off"},
+            places=Places(var=tmp_path),
+        )
