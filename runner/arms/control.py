@@ -46,7 +46,7 @@ class LevelTwoNow(Level2):
             self._drafts.due(due)
         for draft in self._drafts.all(DraftState.DUE):
             seen = [e for e in entries if e.number <= draft.after_trial]
-            self._draft(draft.draft_id, self._context(seen, running, steering))
+            self._draft(draft.draft_id, self._context(draft.draft_id, seen, running, steering))
 
 
 @dataclass(frozen=True, kw_only=True)
