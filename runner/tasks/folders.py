@@ -22,6 +22,7 @@ MAX_FILES = 20_000
 MAX_BYTES = 2 * 1024**3
 MAX_SHARED_FILES = 10_000
 CHUNK = 1024 * 1024
+PARTIAL = ".escapement-copy"  # the one name that may be removed: it is nobody else's
 # Neither part of what is measured nor small. A virtual environment is named by --command.
 LEFT_OUT = frozenset(
     {".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__"}
@@ -64,6 +65,8 @@ def look(root: Path, *, share: Collection[str] = (), without: Collection[Path] =
     if not root.is_dir():
         raise TaskError(f"{root} is not a folder: give --dir the folder with the script")
     root = root.resolve()
+    if root in (p.resolve() for p in without):
+        raise TaskError(f"{root} stays as it is: give --out another folder")
     shared = {name: _shared(root, name) for name in share}
     skipped = {*(p.resolve() for p in without), *(root / name for name in share)}
     items: dict[str, Item] = {}
@@ -161,9 +164,15 @@ class Snapshot:
     def check(self) -> bool:
         """Whether an earlier start of the same run made the copy.
 
-        Raises TaskError where the folder is not what the run began with, naming what changed.
+        Raises TaskError where the folder is not what the run began with, naming what changed, and
+        where something else is in the copy's place.
         """
         if not self._manifest.is_file():
+            if os.path.lexists(self.place):
+                raise TaskError(
+                    f"{self.place} is there already, and no run made it: give --out a folder of "
+                    "its own, which need not exist"
+                )
             return False
         try:
             before = dict(json.loads(self._manifest.read_text()))
@@ -177,7 +186,7 @@ class Snapshot:
                 f"{self.folder.root} is not what this run began with: {named} changed. Put it "
                 "back, or start another run with another --out"
             )
-        return True
+        return self.place.is_dir()  # else it ended before the copy was put in its place
 
     def take(self) -> None:
         """Make the copy if it is not there. Raises TaskError as `check` does, or where the copy
@@ -193,11 +202,13 @@ class Snapshot:
 
     def _take(self) -> None:
         self.place.parent.mkdir(parents=True, exist_ok=True)
-        discard(self.place)
-        copy(self.folder, self.folder.root, self.place)
+        partial = self.place.with_name(PARTIAL)
+        discard(partial)
+        copy(self.folder, self.folder.root, partial)
         written = self._manifest.with_suffix(".tmp")
         written.write_text(json.dumps(self.folder.lines, indent=0))
         written.replace(self._manifest)
+        partial.rename(self.place)
 
     def fresh(self, target: Path) -> None:
         """A copy for one trial. Raises Changed where the snapshot or a shared path is not what

@@ -107,8 +107,6 @@ class ScriptTask:
         if not root.is_dir():
             raise TaskError(f"{root} is not a folder: give --dir the folder with the script")
         self.root = root.resolve()
-        if out is not None and out.resolve() == self.root:
-            raise TaskError(f"{root} stays as it is: give --out another folder than --dir")
         self.file, self.lines = _space_file(options, self.root)
         self.script = options.script or self.file.script
         self.folder = look(

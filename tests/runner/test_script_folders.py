@@ -7,8 +7,8 @@ import os
 import pytest
 
 from runner.tasks import TaskError, get_task
-from runner.tasks.folders import MAX_BYTES
-from tests.runner.scriptfolder import HONEST, made, tried
+from runner.tasks.folders import MAX_BYTES, PARTIAL
+from tests.runner.scriptfolder import HONEST, made, seen, tried
 
 
 @pytest.fixture
@@ -189,3 +189,25 @@ def test_a_copy_that_can_not_be_made_or_read_again_is_said(folder, tmp_path):
     (tmp_path / "out" / "source.json").write_text("[1")
     with pytest.raises(TaskError, match="another --out"):
         made(folder, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", ["source", ".", "given"])
+def test_nothing_that_no_run_made_is_removed(folder, tmp_path, place):
+    """A person may name a folder for --out that holds theirs, under our names even."""
+    (tmp_path / "source").mkdir()
+    for one in (tmp_path, tmp_path / "source", folder):
+        (one / "train.py").write_text(HONEST)
+    before = seen(tmp_path)
+    for _ in range(2):
+        with pytest.raises(TaskError, match=r"no run made it|stays as it is"):
+            made(tmp_path / place, None, out=tmp_path)
+    assert seen(tmp_path) == before
+
+
+def test_a_copy_that_was_cut_off_is_made_again(folder, tmp_path):
+    out = tmp_path / "out"
+    (out / PARTIAL / "half").mkdir(parents=True)
+    made(folder, out=out)
+    assert [p.name for p in (out / "source").iterdir()] == ["train.py"]
+    (out / "source").rename(out / PARTIAL)  # as if it ended just before
+    assert tried(made(folder, None, out=out)).metric == pytest.approx(1.1)
