@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db.models import Count, F, Window
+from django.db.models.functions import RowNumber
 
 from proposals import branches, operators, people, standing
 from proposals.library import NOMINABLE
@@ -15,6 +18,7 @@ from sandbox.operators import suggested, values_of
 MAX_PAST = 50
 MAX_USES = 12
 Standing = OperatorEntry.Standing
+_NoWord = Callable[[Proposal], list[str]]
 
 
 @dataclass(kw_only=True)
@@ -52,7 +56,10 @@ class Card:
 def cards(person: User) -> list[Card]:
     """Open entries: those that wait for people first."""
     rows = OperatorEntry.objects.filter(standing__in=[Standing.NOMINATED, Standing.APPROVED])
-    found = [_card(entry, person) for entry in rows.select_related("proposal__runner")]
+    entries = list(rows.select_related("proposal__runner").prefetch_related("words__person"))
+    uses = _uses([entry.name for entry in entries])
+    no_word = _no_word(person)
+    found = [_card(entry, uses[entry.name], no_word) for entry in entries]
     return sorted(found, key=lambda c: (not c.nominated, not c.problem, c.entry.name))
 
 
@@ -62,7 +69,34 @@ def past() -> list[OperatorEntry]:
     return list(rows.order_by("-ended_at")[:MAX_PAST])
 
 
-def _card(entry: OperatorEntry, person: User) -> Card:
+@dataclass(kw_only=True)
+class _Uses:
+    """What varies one entry."""
+
+    newest: list[Proposal] = field(default_factory=list)
+    count: int = 0
+    live_on: set[str] = field(default_factory=set)
+
+
+def _uses(names: list[str]) -> dict[str, _Uses]:
+    """What varies each of these entries: four questions, however many entries there are."""
+    found = {name: _Uses() for name in names}
+    variants = Proposal.objects.filter(recognised__in=names).exclude(name=F("recognised"))
+    for name, count in variants.order_by().values_list("recognised").annotate(Count("pk")):
+        found[name].count = count
+    place = Window(RowNumber(), partition_by="recognised", order_by="-id")
+    for use in variants.alias(place=place).filter(place__lte=MAX_USES).order_by("-id"):
+        found[use.recognised].newest.append(use)
+    live = Activation.objects.filter(state=Activation.State.LIVE).select_related("target")
+    runs = [(a.mechanism, a.target.name) for a in live]
+    varied = variants.filter(name__in=[mechanism for mechanism, _ in runs])
+    pairs = {*varied.values_list("recognised", "name"), *zip(names, names, strict=True)}
+    for entry, name in pairs:
+        found[entry].live_on |= {target for mechanism, target in runs if mechanism == name}
+    return found
+
+
+def _card(entry: OperatorEntry, uses: _Uses, no_word: _NoWord) -> Card:
     problem, statement = "", {}
     if entry.standing == Standing.APPROVED:
         try:
@@ -70,31 +104,34 @@ def _card(entry: OperatorEntry, person: User) -> Card:
             statement = operators.statement(entry)
         except operators.BadEntry as error:
             problem = str(error)
-    uses = Proposal.objects.filter(recognised=entry.name).exclude(pk=entry.proposal_id or 0)
-    live = Activation.objects.filter(state=Activation.State.LIVE).select_related("target")
-    names = {entry.name, *uses.values_list("name", flat=True)}
     return Card(
         entry=entry,
         problem=problem,
         people=statement.get("approved_by", []),
         parameters=list(entry.terms.get("parameters", [])),
-        uses=list(uses.order_by("-id")[:MAX_USES]),
-        use_count=uses.count(),
-        live_on=sorted(a.target.name for a in live if a.mechanism in names),
-        words=list(entry.words.select_related("person")),
+        uses=uses.newest,
+        use_count=uses.count,
+        live_on=sorted(uses.live_on),
+        words=list(entry.words.all()),
         terms_digest=operators.terms_digest(entry),
-        cannot=cannot(person, entry.proposal) if entry.proposal else [],
+        cannot=no_word(entry.proposal) if entry.proposal else [],
     )
+
+
+def _no_word(person: User) -> _NoWord:
+    """`cannot` for many mechanisms: policy and role are asked for once."""
+    force = standing.in_force()
+    policy, version = force.policy, force.version
+    if policy is None or version is None:
+        return lambda _: [force.problem]
+    if not people.is_reviewer(person, policy):
+        return lambda _: [f"only the group {policy.people.roles.review} may decide"]
+    return lambda proposal: [words for _, words in people.conflicts(person, proposal, version)]
 
 
 def cannot(person: User, proposal: Proposal) -> list[str]:
     """Why this person has no word on this mechanism as an operator; empty: they have."""
-    force = standing.in_force()
-    if force.policy is None or force.version is None:
-        return [force.problem]
-    if not people.is_reviewer(person, force.policy):
-        return [f"only the group {force.policy.people.roles.review} may decide"]
-    return [words for _, words in people.conflicts(person, proposal, force.version)]
+    return _no_word(person)(proposal)
 
 
 def nominable(proposal: Proposal) -> bool:
