@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from runner import commands, options, summary
 from runner.baseline import BaselineFailed
 from runner.borders import BudgetExceeded, PriorError, Task
+from runner.commands import BASELINE, BUDGET, PRIOR, SANDBOX, TOKEN, USAGE
 from runner.hotload import Loader
 from runner.journal import Journal
 from runner.level2 import Base, Level2, seed_library
@@ -40,7 +41,6 @@ from sandbox.backends.base import Backend
 from sandbox.errors import InfrastructureError
 
 SEED_LIBRARY = Path(__file__).resolve().parents[1] / "mechanisms_repo"
-USAGE, TOKEN, BUDGET, PRIOR, SANDBOX, BASELINE = 2, 3, 4, 5, 6, 7
 SIGNAL = 128
 
 EXITS = """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,8 @@ from runner.tasks import TaskError
 from runner.tasks.base import ROOT
 from sandbox.errors import InfrastructureError
 
-FAILED, USAGE, BUDGET, PRIOR, SANDBOX, BASELINE, STOPPED = 1, 2, 4, 5, 6, 7, 143
+FAILED, USAGE, TOKEN, BUDGET, PRIOR, SANDBOX, BASELINE = range(1, 8)  # exit codes of all commands
+STOPPED = 128 + signal.SIGTERM
 RECIPE = ROOT / "runner" / "surfaces" / "gpt-cpu.recipe.json"
 Say = Callable[[str], None]
 
