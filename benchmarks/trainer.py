@@ -69,18 +69,21 @@ class Plain(nn.Module):
         x = self.embedding(inputs) + self.position
         return self.unembedding(self.encoder(x, mask=self.mask, is_causal=True))
 
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross entropy, in nats."""
+        return F.cross_entropy(self(inputs).view(-1, ours.VOCABULARY), targets.reshape(-1))
 
-def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(model(inputs).view(-1, ours.VOCABULARY), targets.reshape(-1))
+
+Model = ours.GPT | Plain
 
 
-def our_step(shape: ours.Shape, knobs: dict[str, Any]) -> tuple[nn.Module, Step]:
+def our_step(shape: ours.Shape, knobs: dict[str, Any]) -> tuple[Model, Step]:
     model = ours.GPT(shape)
     optimizers = ours.Optimizers(model, shape, knobs)
 
     def step(inputs: Tensor, targets: Tensor) -> float:
         model.zero_grad(set_to_none=True)
-        loss = loss_of(model, inputs, targets)
+        loss = model.loss(inputs, targets)
         torch.autograd.backward(loss)
         optimizers.step(1.0)
         return loss.item()
@@ -88,13 +91,13 @@ def our_step(shape: ours.Shape, knobs: dict[str, Any]) -> tuple[nn.Module, Step]
     return model, step
 
 
-def plain_step(shape: ours.Shape) -> tuple[nn.Module, Step]:
+def plain_step(shape: ours.Shape) -> tuple[Model, Step]:
     model = Plain(shape.depth, shape.width, shape.width // shape.head_dim)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PLAIN_RATE, betas=(0.9, 0.95))
 
     def step(inputs: Tensor, targets: Tensor) -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(model, inputs, targets)
+        loss = model.loss(inputs, targets)
         torch.autograd.backward(loss)
         optimizer.step()
         return loss.item()
@@ -102,19 +105,19 @@ def plain_step(shape: ours.Shape) -> tuple[nn.Module, Step]:
     return model, step
 
 
-def passes(model: nn.Module) -> Step:
+def passes(model: Model) -> Step:
     """Forward and backward without an optimizer."""
 
     def step(inputs: Tensor, targets: Tensor) -> float:
         model.zero_grad(set_to_none=True)
-        loss = loss_of(model, inputs, targets)
+        loss = model.loss(inputs, targets)
         torch.autograd.backward(loss)
         return loss.item()
 
     return step
 
 
-def bits(model: nn.Module, held_out: Tensor) -> float:
+def bits(model: Model, held_out: Tensor) -> float:
     model.eval()
     value = ours.bits_per_byte(model, held_out)  # type: ignore[arg-type]  # any model will do
     model.train()

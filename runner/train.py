@@ -1,4 +1,4 @@
-"""A small GPT trainer on bytes; the only file that knows torch. Run as `python -m runner.train`.
+"""A small GPT trainer on bytes, in torch. Run as `python -m runner.train`.
 
 Trains one configuration for a time budget and prints summary lines (`val_bpb: 3.412`). On a CPU
 the budget counts processor seconds, not wall time, so that what else runs on the host does not
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name)
 
 from runner.corpus import CorpusError, prepare, read
+from runner.fused import capped_loss, mix, norm, rotary, squared_mlp
 from runner.gpt_space import SEQUENCE_LENGTH
 from runner.train_options import EXIT_CODES, TrainingFailure, checked_knobs, parse
 
@@ -59,10 +60,6 @@ class Shape:
         return cls(depth=depth, width=width, head_dim=head_dim, windows=tuple(windows))
 
 
-def _norm(x: Tensor) -> Tensor:
-    return F.rms_norm(x, (x.size(-1),))
-
-
 class Block(nn.Module):
     """Attention within a window, then a squared-ReLU MLP; both on normalised input."""
 
@@ -76,33 +73,24 @@ class Block(nn.Module):
         self.up = nn.Linear(shape.width, 4 * shape.width, bias=False)
         self.down = nn.Linear(4 * shape.width, shape.width, bias=False)
         distance = torch.arange(SEQUENCE_LENGTH)[:, None] - torch.arange(SEQUENCE_LENGTH)
-        windowed = (distance >= 0) & (distance < window)
-        self.register_buffer("mask", None if window >= SEQUENCE_LENGTH else windowed)
+        hidden = (distance < 0) | (distance >= window)
+        mask = torch.zeros(hidden.shape).masked_fill_(hidden, -math.inf)
+        self.register_buffer("mask", None if window >= SEQUENCE_LENGTH else mask)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """One layer; `cos` and `sin` are the rotary positions."""
-        batch, length, width = x.shape
-        parts = self.qkv(_norm(x)).view(batch, length, 3, self.heads, self.head_dim)
-        q, k, v = parts.permute(2, 0, 3, 1, 4)
-        q, k = _norm(_rotate(q, cos, sin)), _norm(_rotate(k, cos, sin))
+    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
+        """One layer; `turns` are the rotary positions of queries and keys."""
+        q, k, v = rotary(self.qkv(norm(x)), turns, self.heads)
         mixed = F.scaled_dot_product_attention(
             q, k, v, attn_mask=self.mask, is_causal=self.mask is None
         )
-        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
-        result: Tensor = x + self.down(F.relu(self.up(_norm(x))).square())
-        return result
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        return x + squared_mlp(norm(x), self.up.weight, self.down.weight)
 
 
 class GPT(nn.Module):
     """The model. Per-layer scalars mix the residual stream and the embedding into each layer."""
 
-    cos: Tensor
-    sin: Tensor
+    turns: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -114,29 +102,39 @@ class GPT(nn.Module):
         half = shape.head_dim // 2
         frequency = 10_000 ** (-torch.arange(half) / half)
         angle = torch.arange(SEQUENCE_LENGTH)[:, None] * frequency
-        self.register_buffer("cos", angle.cos())
-        self.register_buffer("sin", angle.sin())
+        turns = torch.polar(torch.ones_like(angle), -angle)
+        self.register_buffer("turns", turns.repeat(1, 2 * shape.width // shape.head_dim))
         self._initialise(shape)
 
     def _initialise(self, shape: Shape) -> None:
-        bound = math.sqrt(3 / shape.width)
+        bound, half = math.sqrt(3 / shape.width), shape.head_dim // 2
         nn.init.normal_(self.embedding.weight)
         nn.init.normal_(self.unembedding.weight, std=0.001)
         for block in self.blocks:
             assert isinstance(block, Block)  # noqa: S101 (for the type checker)
             nn.init.uniform_(block.qkv.weight, -bound, bound)
+            with torch.no_grad():  # pairs side by side: what queries and keys give stays the same
+                qk = block.qkv.weight[: 2 * shape.width].view(-1, 2, half, shape.width)
+                qk.copy_(qk.transpose(1, 2).reshape(qk.shape))
             nn.init.uniform_(block.up.weight, -bound, bound)
             nn.init.zeros_(block.out.weight)
             nn.init.zeros_(block.down.weight)
 
+    def features(self, inputs: Tensor) -> Tensor:
+        """What the logits for the next byte are read from."""
+        x = start = F.embedding(inputs, norm(self.embedding.weight))
+        for i, block in enumerate(self.blocks):
+            x = block(mix(self.residual[i], x, self.shortcut[i], start), self.turns)
+        return norm(x)
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits for the next byte, softly capped."""
-        x = start = _norm(self.embedding(inputs))
-        for i, block in enumerate(self.blocks):
-            x = block(self.residual[i] * x + self.shortcut[i] * start, self.cos, self.sin)
-        logits: Tensor = self.unembedding(_norm(x)).float()
-        capped: Tensor = SOFT_CAP * torch.tanh(logits / SOFT_CAP)
-        return capped
+        return SOFT_CAP * torch.tanh(self.unembedding(self.features(inputs)) / SOFT_CAP)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean cross entropy of those logits, in nats."""
+        x, weight = self.features(inputs).flatten(0, 1), self.unembedding.weight
+        return capped_loss(x, weight, targets.flatten(), SOFT_CAP)
 
 
 class Muon:
@@ -145,29 +143,34 @@ class Muon:
     def __init__(self, matrices: list[Tensor], *, rate: float, decay: float) -> None:
         self.matrices, self.rate, self.decay = matrices, rate, decay
         self.momentum = [torch.zeros_like(m) for m in matrices]
+        self.stacks: dict[tuple[int, ...], list[int]] = {}
+        for i, matrix in enumerate(matrices):
+            self.stacks.setdefault(tuple(sorted(matrix.shape)), []).append(i)
 
     @torch.no_grad()
     def step(self, scale: float) -> None:
         """One update at `scale` times the rate."""
         rate = self.rate * scale
-        for matrix, momentum in zip(self.matrices, self.momentum, strict=True):
-            if matrix.grad is None:
-                continue
-            momentum.lerp_(matrix.grad, 1 - MUON_MOMENTUM)
-            update = _orthogonal(matrix.grad.lerp(momentum, MUON_MOMENTUM))
-            ratio = math.sqrt(max(1.0, matrix.size(0) / matrix.size(1)))
-            matrix.mul_(1 - rate * self.decay).add_(update, alpha=-rate * ratio)
+        gradients = [m.grad for m in self.matrices if m.grad is not None]
+        torch._foreach_lerp_(self.momentum, gradients, 1 - MUON_MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, self.momentum, MUON_MOMENTUM)
+        for members in self.stacks.values():
+            for i, update in zip(members, _orthogonal([ahead[i] for i in members]), strict=True):
+                matrix = self.matrices[i]
+                ratio = math.sqrt(max(1.0, matrix.size(0) / matrix.size(1)))
+                matrix.mul_(1 - rate * self.decay).add_(update, alpha=-rate * ratio)
 
 
-def _orthogonal(gradient: Tensor) -> Tensor:
-    tall = gradient.size(0) > gradient.size(1)
-    x = gradient.T if tall else gradient
-    x = x / (x.norm() + 1e-7)
+def _orthogonal(gradients: list[Tensor]) -> list[Tensor]:
+    """Nearly orthogonal matrices of `gradients`, which have one shape but for transposition."""
+    tall = [g.size(0) > g.size(1) for g in gradients]
+    x = torch.stack([g.T if t else g for g, t in zip(gradients, tall, strict=True)])
+    x /= torch.linalg.matrix_norm(x, keepdim=True) + 1e-7
     for _ in range(5):
-        product = x @ x.T
-        x = 3.4445 * x + (-4.7750 * product + 2.0315 * product @ product) @ x
-    result: Tensor = x.T if tall else x
-    return result
+        product = x @ x.mT
+        mixed = torch.baddbmm(product, product, product, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, mixed, x, beta=3.4445)
+    return [u.T if t else u for u, t in zip(x, tall, strict=True)]
 
 
 class Optimizers:
@@ -187,6 +190,7 @@ class Optimizers:
             betas=(first, second),
             eps=1e-10,
             weight_decay=0.0,
+            fused=True,
         )
         self.muon = Muon(
             list(model.blocks.parameters()),
@@ -230,10 +234,6 @@ def _batches(data: Tensor, rows: int, generator: torch.Generator) -> tuple[Tenso
     return window[:, :-1], window[:, 1:]
 
 
-def _loss(model: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(model(inputs).view(-1, VOCABULARY), targets.reshape(-1))
-
-
 def train(
     model: GPT,
     optimizers: Optimizers,
@@ -252,7 +252,7 @@ def train(
     rows = int(knobs["DEVICE_BATCH_SIZE"])
     parts = int(knobs["TOTAL_BATCH_SIZE"]) // (rows * SEQUENCE_LENGTH)
     generator = torch.Generator().manual_seed(seed)
-    torch.autograd.backward(_loss(model, *_batches(data, 1, generator.clone_state())))  # warm up
+    torch.autograd.backward(model.loss(*_batches(data, 1, generator.clone_state())))  # warm up
     model.zero_grad(set_to_none=True)
     step, start, told = 0, clock(), 0.0
 
@@ -266,7 +266,7 @@ def train(
         model.zero_grad(set_to_none=True)
         total, done = 0.0, 0
         while done < parts and not spent():
-            loss = _loss(model, *_batches(data, rows, generator)) / parts
+            loss = model.loss(*_batches(data, rows, generator)) / parts
             torch.autograd.backward(loss)
             total, done = total + loss.item(), done + 1
         if done < parts:
@@ -290,7 +290,7 @@ def bits_per_byte(model: GPT, data: Tensor) -> float:
     nats = 0.0
     for chunk in torch.split(starts, 32):
         window = data[chunk[:, None] + torch.arange(SEQUENCE_LENGTH + 1)].long()
-        loss = _loss(model, window[:, :-1], window[:, 1:])
+        loss = model.loss(window[:, :-1], window[:, 1:])
         nats += loss.item() * chunk.numel() * SEQUENCE_LENGTH
     return nats / (math.log(2) * VALIDATION_SEQUENCES * SEQUENCE_LENGTH)
 
