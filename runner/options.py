@@ -7,9 +7,22 @@ from typing import Annotated
 
 import typer
 
+
+def folder(text: str) -> Path:
+    """A place that was named. Raises BadParameter for "", which would be the folder one is in."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty: name a place")
+    return Path(text)
+
+
 Task = Annotated[str, typer.Option(help="What to search on; `tasks` lists them.")]
 Trials = Annotated[int, typer.Option(help="Trials beside the baseline (trial 0).")]
-Out = Annotated[Path, typer.Option(help="The run's folder. A folder with a run in it is resumed.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        parser=folder, metavar="<path>", help="The run's folder. A run that is in it is resumed."
+    ),
+]
 Prior = Annotated[
     str,
     typer.Option(help="What proposes (Level 1): `habit`, a script, or `openai`, any endpoint."),
@@ -21,8 +34,10 @@ Generator = Annotated[
 Platform = Annotated[
     Path | None,
     typer.Option(
+        parser=folder,
+        metavar="<path>",
         help="The file of `manage.py register_runner`. Without it the null mechanism runs "
-        "and drafts are only written to the folder."
+        "and drafts are only written to the folder.",
     ),
 ]
 Seed = Annotated[
@@ -52,7 +67,10 @@ CostCap = Annotated[
 ]
 CallSeconds = Annotated[float, typer.Option(help="Deadline of one call of a language model.")]
 Prompts = Annotated[
-    Path | None, typer.Option(help="A folder of prompts in place of runner/prompts.")
+    Path | None,
+    typer.Option(
+        parser=folder, metavar="<path>", help="A folder of prompts in place of runner/prompts."
+    ),
 ]
 Parallel = Annotated[int | None, typer.Option(help="Trainings at once. Default: 1, or the run's.")]
 KeepSigma = Annotated[
@@ -73,7 +91,11 @@ Repeats = Annotated[
 ]
 Memory = Annotated[
     Path | None,
-    typer.Option(help="Where runs are: those of this task are remembered. Default: beside."),
+    typer.Option(
+        parser=folder,
+        metavar="<path>",
+        help="Where runs are: those of this task are remembered. Default: beside.",
+    ),
 ]
 NoMemory = Annotated[
     bool, typer.Option("--no-memory", help="Remember no other run, and pool no baseline.")

@@ -80,6 +80,8 @@ class TaskKind:
                 given[name] = left.pop(0)
             else:
                 raise TaskError(f"--{name} needs a value")
+            if given[name] == "":  # such as a shell's variable that is not set
+                raise TaskError(f"--{name} is empty: say what, or leave it out")
         return self.check({name.replace("-", "_"): value for name, value in given.items()})
 
     def check(self, values: Mapping[str, object]) -> TaskOptions:

@@ -19,6 +19,9 @@ MAX_SEEN = 3
 NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?", re.ASCII)
 NOT_FINITE = re.compile(r"[-+]?(?:nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 SUMMARY_LINE = re.compile(r"^([a-z][A-Za-z0-9_]{0,39}):\s+(\S.{0,199})$", re.ASCII)
+ANY_NUMBER = "([-+.0-9eE]+)"
+UNKNOWN_FORM = f"...{ANY_NUMBER}..."
+SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
 MAX_SUMMARY = 40
 MAX_NAMED = 6
 ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
@@ -54,10 +57,14 @@ class MetricReader:
     _texts: list[str] = field(default_factory=list)
     _count: int = 0
     _near: str = ""
+    _pattern: str = ""
 
     def __post_init__(self) -> None:
         self._plain = re.compile(rf"^{re.escape(self.name)}:[ \t]*(\S*)[ \t]*$")
         self._matches = compiled(self.pattern) if self.pattern else None
+        self._mention = re.compile(
+            rf"({re.escape(self.name)}[^0-9]{{0,20}}?)(?:{NUMBER.pattern})", re.IGNORECASE
+        )
 
     def feed(self, text: str) -> None:
         """One line of output."""
@@ -68,26 +75,32 @@ class MetricReader:
             found = [match.group(1) or "" for match in self._matches.finditer(line)]
         else:
             found = self._plain.findall(line)
-            if not found and self.name in line:
-                self._near = line.strip()
+            if not found:
+                self._look(line)
         for one in found:
             self._count += 1
             self._texts = [*self._texts, one][-MAX_SEEN:]
         if not found and (match := SUMMARY_LINE.match(line)) and len(self.summary) < MAX_SUMMARY:
             self.summary[match[1]] = match[2].strip()
 
+    def _look(self, line: str) -> None:
+        """Remember a line that comes near, best one with a number."""
+        if self.name.lower() not in line.lower():
+            return
+        if near := self._mention.search(line):
+            self._near, self._pattern = line.strip(), _pattern_for(near[1])
+        elif not self._pattern:
+            self._near = line.strip()
+
     def result(self) -> tuple[float | None, str, str]:
         """The metric, or None with the class of failure (`no_metric`, `nan`) and why."""
-        what = f"a match of {self.pattern!r}" if self.pattern else f"a line `{self.name}: NUMBER`"
         if not self._count:
-            return (
-                None,
-                "no_metric",
-                f"the trial printed no line or match: {what} is needed{self._hint()}",
-            )
+            what = f"match of {self.pattern!r}" if self.pattern else f"line `{self.name}: NUMBER`"
+            return None, "no_metric", f"the trial printed no {what}{self._hint()}"
         if self._count > 1 and not self.take_last:
             seen = ", ".join(text[:30] for text in self._texts)
-            which = "which one? `take: last` in a space.yaml lets the last one count"
+            take = f"`metric: {{name: {self.name}, take: last}}`"
+            which = f"which one? {take} in the YAML file of the space lets the last one count"
             why = f"the trial printed {self.name} {self._count} times ({seen}): {which}"
             return None, "no_metric", why
         text = self._texts[-1]
@@ -106,10 +119,21 @@ class MetricReader:
         """What a person may do whose trial printed something else."""
         if self._near:
             return (
-                f", alone on a line. One comes near: {self._near[:200]!r}; for its form, write "
-                f"`metric: {{name: {self.name}, pattern: '...([0-9.]+)...'}}` in a space.yaml"
+                f" that is alone on a line. One comes near: {self._near[:200]!r}; for its form, "
+                f"write `metric: {{name: {self.name}, pattern: '{self._pattern or UNKNOWN_FORM}'}}`"
+                " in the YAML file of the space"
             )
         numbers = [name for name, value in self.summary.items() if NUMBER.fullmatch(value)]
         if not numbers:
-            return ""
-        return f". It printed numbers called {', '.join(numbers[:MAX_NAMED])}: is one of them it?"
+            return ": print it at the end of the trial, or name the number that is printed"
+        return (
+            f". It printed numbers called {', '.join(numbers[:MAX_NAMED])}: if one of them is it, "
+            "name it, with --metric (task script) or `metric:` in the YAML file of the space"
+        )
+
+
+def _pattern_for(before: str) -> str:
+    """A pattern for the number after this text, as a person can paste it into YAML's quotes."""
+    if not before.isprintable():
+        return UNKNOWN_FORM
+    return SPECIAL.sub(r"\\\g<0>", before).replace("'", "''") + ANY_NUMBER

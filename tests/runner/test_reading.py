@@ -6,12 +6,13 @@ import re
 import sys
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import subprocesses
 from runner.tasks.base import measure, trial_environment
-from runner.tasks.reading import MetricReader, shown
+from runner.tasks.reading import MetricReader, compiled, shown
 
 
 def read(*lines):
@@ -39,13 +40,33 @@ def test_colours_hide_no_second_number():
 
 
 @pytest.mark.parametrize(
-    "line", ["val_bpb=0.9", "step 3 | val_bpb: 0.9 | lr 1", '{"val_bpb": 0.9}', "x val_bpb: 0.9"]
+    "line",
+    [
+        *("val_bpb=0.9", "step 3 | val_bpb: 0.9 | lr 1", '{"val_bpb": 0.9}', "x val_bpb: 0.9"),
+        *("   val_bpb: 0.9", "val_bpb: 0.9 bits (ema)", "VAL_BPB: 9e-1", "{'val_bpb': .9}"),
+        *("val_bpb (final) -> +0.9", "[val_bpb]\\ 0.9", "val_bpb\t0.9"),
+    ],
 )
-def test_a_line_that_comes_near_is_shown_with_what_to_write(line):
-    value, failure, why = read("first", line, "last")
+def test_a_line_that_comes_near_is_shown_with_what_to_paste(line):
+    value, failure, why = read("val_bpb is evaluated", line, "val_bpb was evaluated")
     assert (value, failure) == (None, "no_metric")
-    assert repr(line) in why
-    assert "pattern:" in why
+    assert repr(line.strip()) in why
+    pasted = yaml.safe_load(re.search(r"`(metric: .*)`", why)[1])["metric"]
+    if "\t" not in line:
+        again = MetricReader(name=pasted["name"], pattern=pasted["pattern"])
+        again.feed(line)
+        assert again.result() == (0.9, "", "")
+
+
+@given(st.text(max_size=30), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=9))
+def test_what_to_paste_can_be_pasted_or_is_a_hint(before, number, after):
+    why = read(f"{before}val_bpb{after}{number}")[2]
+    for line in re.findall(r"`(metric: .*)`", why):
+        assert compiled(yaml.safe_load(line)["metric"]["pattern"]).groups == 1
+
+
+def test_a_name_without_a_number_is_a_hint_too():
+    assert "'...(" in read("now val_bpb is evaluated")[2]
 
 
 def test_numbers_by_other_names_are_told():
