@@ -67,7 +67,7 @@ class Decider:
             best_metric=entry.metric if kept else view.best.metric,
             message=message[:MESSAGE_CHARS],
         )
-        shown = self._observe(final, view, failures)
+        shown = self._observe(final, view, failures, accepted_by=self.keeper.running)
         failures += shown.failed
         hooks = decisions.add(hooks, observe_calls=shown.calls, raised=shown.failed)
         final = replace(final, hooks=hooks)
@@ -95,19 +95,24 @@ class Decider:
         return entry
 
     def _accept(self, entry: Entry, view: View, failures: int) -> Asking[tuple[bool, bool]]:
+        return self.keeper.ask(lambda running: self._accepted(running, entry, view), failures)
+
+    def _accepted(self, running: Running, entry: Entry, view: View) -> tuple[bool, bool]:
         tried = replace(entry, status="discarded").trial()
         seed = derive(self.journal.seed, entry.number, "accept")
-        return self.keeper.ask(
-            lambda running: decisions.accept(running.host, tried, view, seed=seed), failures
-        )
+        return decisions.accept(running.host, tried, view, seed=seed)
 
-    def _observe(self, final: Entry, view: View, failures: int) -> Asking[dict[str, Any]]:
+    def _observe(
+        self, final: Entry, view: View, failures: int, *, accepted_by: Running | None
+    ) -> Asking[dict[str, Any]]:
         """Let the mechanism observe the trial; the answer is its state afterwards."""
         trial = final.trial()
         after = decisions.after(view, trial)
         seed = derive(self.journal.seed, final.number, "observe")
 
         def observe(running: Running) -> dict[str, Any]:
+            if running is not accepted_by and final.metric is not None:
+                self._accepted(running, final, view)  # a new worker: its state is from before that
             running.host.observe(trial, after, seed=seed)
             return running.host.state()
 

@@ -293,8 +293,8 @@ class Journal:
     def _snapshot(
         db: sqlite3.Connection, digest: str, after: int, state: Mapping[str, Any]
     ) -> None:
-        values = (digest, after, dumps(dict(state)))
-        db.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", values)
+        text = json.dumps(dict(state), allow_nan=False)  # in its own order, which may matter to it
+        db.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (digest, after, text))
 
     def state_of(self, digest: str) -> dict[str, Any] | None:
         """The last state that this very mechanism left behind, or None."""

@@ -266,6 +266,7 @@ class Search:
             )
             entries = [empty]
         self.journal.plan(entries, state=state)
+        entries = self.journal.pending()  # as a resumed run reads them: in the same order of keys
         self._after_nothing(entries[0], asked, error, decider)
         return entries
 

@@ -101,7 +101,8 @@ class WalkPrior:
 
 class Counting(Mechanism):
     """Has a state that matters: every third acceptance needs a real gain, and it uses its own
-    randomness. A run that lost or repeated a call decides otherwise afterwards."""
+    randomness and the order of what it is shown and keeps. A run that lost or repeated a call, or
+    gives a state back in another order, decides otherwise afterwards."""
 
     name = "counting"
 
@@ -109,12 +110,15 @@ class Counting(Mechanism):
         self.seen: list[int] = []
         self.proposed = 0
         self.accepted = 0
+        self.latest: dict[str, str] = {}  # the last knob of each trial, the latest first
 
     def propose(self, view: View, count: int) -> list[Candidate]:
         self.proposed += 1
         found = view.ask(count=count)
         if (self.proposed + len(self.seen)) % 4 == 0:
-            return [Candidate(changes={"DEPTH": view.random.randint(1, 12)}, reason="own idea")]
+            told = "".join(f"{n}{knob}" for n, knob in self.latest.items())
+            depth = 1 + (view.random.randint(0, 11) + sum(map(ord, told[:3]))) % 12
+            return [Candidate(changes={"DEPTH": depth}, reason=f"own idea {told[:9]}")]
         return found
 
     def accept(self, trial: Trial, view: View) -> bool:
@@ -126,13 +130,16 @@ class Counting(Mechanism):
 
     def observe(self, trial: Trial, view: View) -> None:
         self.seen.append(trial.number)
+        self.latest = {str(trial.number): list(trial.config)[-1], **self.latest}
 
     def state(self) -> dict[str, Any]:
-        return {"seen": self.seen, "proposed": self.proposed, "accepted": self.accepted}
+        counts = {"seen": self.seen, "proposed": self.proposed, "accepted": self.accepted}
+        return {**counts, "latest": self.latest}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.seen = list(state["seen"])
         self.proposed, self.accepted = state["proposed"], state["accepted"]
+        self.latest = dict(state["latest"])
 
 
 if __name__ == "__main__":

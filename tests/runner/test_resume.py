@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runner.borders import Steering
+from runner.decisions import Running
 from runner.journal import Journal
 from runner.local import Local
 from runner.search import Plan, Search
+from sandbox.errors import InfrastructureError
 from sandbox.mechanism import View
 from tests.runner.surface import Counting, SurfaceTask, WalkPrior
 
@@ -45,6 +49,7 @@ def search_in(
     seed: int = 2,
     task: SurfaceTask | None = None,
     count: int = 1,
+    control: Callable[[Journal], Local] = lambda journal: Local(journal, Counting),
 ) -> tuple[int, SurfaceTask]:
     """Run to the end, or to a crash right after the commit of that number."""
     commits = 0
@@ -63,7 +68,7 @@ def search_in(
             journal=journal,
             task=task,
             prior=WalkPrior(errors=True),
-            control=Local(journal, Counting),
+            control=control(journal),
             plan=Plan(trials=TRIALS, count=count),
             say=lambda _: None,
             steer=steer,
@@ -135,6 +140,60 @@ def test_any_number_of_crashes_changes_nothing(seed: int, crashes: list[int], co
                 continue
         search_in(folder / "hit", seed=seed, count=count)
         assert history(folder / "hit") == history(folder / "whole")
+
+
+class Dying(Local):
+    """A worker that is killed once in each of some hooks, as if from outside."""
+
+    def __init__(self, journal: Journal, dies_in: list[tuple[str, int]]) -> None:
+        super().__init__(journal, Counting)
+        self.left = list(dies_in)
+
+    def _start(self, state: Any) -> Running:
+        running = super()._start(state)
+        host, left = running.host, self.left
+
+        def dying(hook: str) -> Any:
+            call = getattr(host, hook)
+
+            def asked(*given: Any, **named: Any) -> Any:
+                answer = call(*given, **named)  # it has changed its state already
+                trial = given[0].number if hook != "propose" else len(given[0].trace)
+                if (hook, trial) in left:
+                    left.remove((hook, trial))
+                    raise InfrastructureError("somebody killed it")
+                return answer
+
+            return asked
+
+        for hook in ("propose", "accept", "observe"):
+            setattr(host, hook, dying(hook))
+        return running
+
+
+@settings(max_examples=6, deadline=None)
+@example(deaths={("propose", 4), ("accept", 4), ("observe", 4)}, count=2)
+@given(
+    deaths=st.sets(
+        st.tuples(st.sampled_from(["propose", "accept", "observe"]), st.integers(1, TRIALS)),
+        max_size=6,
+    ),
+    count=st.integers(1, 3),
+)
+def test_a_worker_that_dies_in_any_hook_changes_nothing(
+    deaths: set[tuple[str, int]], count: int
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        search_in(folder / "whole", count=count)
+        left = sorted(deaths)
+        for _ in range(1 + len(left)):
+            with suppress(InfrastructureError):  # three in one trial: it pauses, and goes on
+                search_in(folder / "hit", count=count, control=lambda j: Dying(j, left))
+                break
+        rows = [history(folder / name) for name in ("whole", "hit")]
+        whole, hit = ([(*row[:7], *row[8:]) if len(row) > 8 else row for row in h] for h in rows)
+        assert hit == whole  # but for the hooks, which count calls
 
 
 PROGRAM = """
