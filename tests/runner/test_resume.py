@@ -171,8 +171,9 @@ class Dying(Local):
         return running
 
 
-@settings(max_examples=6, deadline=None)
-@example(deaths={("propose", 4), ("accept", 4), ("observe", 4)}, count=2)
+@settings(max_examples=4, deadline=None)
+@example(deaths={("propose", 5), ("accept", 5), ("observe", 5)}, count=1)
+@example(deaths={("observe", number) for number in range(1, TRIALS + 1)}, count=1)
 @given(
     deaths=st.sets(
         st.tuples(st.sampled_from(["propose", "accept", "observe"]), st.integers(1, TRIALS)),
