@@ -13,6 +13,7 @@ import ipaddress
 import os
 import stat
 import time
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from runner.beside import beside
 from runner.protocol import (
     HEX64,
     Ack,
@@ -201,10 +203,14 @@ class PlatformClient:
         known = self._known if answer is Desired else None
         if known is not None:
             headers["If-None-Match"] = known[0]
+        # Beside, because a server that sends a byte of its head now and then reaches no timeout.
+        asked = beside(partial(self._exchange, method, path, content, headers), name="request")
         try:
-            with self._http.stream(method, path, content=content, headers=headers) as response:
-                data = self._read(response)
-                status, tag = response.status_code, response.headers.get("ETag", "")
+            status, tag, data = asked.result(WHOLE_SECONDS)
+        except TimeoutError as error:
+            raise Unreachable(
+                f"{self.credentials.url} can't be reached: no answer in {WHOLE_SECONDS:g} s"
+            ) from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             why = str(error) or type(error).__name__
             raise Unreachable(f"{self.credentials.url} can't be reached: {why}") from error
@@ -222,6 +228,14 @@ class PlatformClient:
                 self._known = (tag, found) if tag else None
             return found
         raise self._problem(f"{method} {path}", status, data)
+
+    def _exchange(
+        self, method: str, path: str, content: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, str, bytes]:
+        """Status, tag and body."""
+        with self._http.stream(method, path, content=content, headers=headers) as response:
+            data = self._read(response)
+            return response.status_code, response.headers.get("ETag", ""), data
 
     @staticmethod
     def _read(response: httpx.Response) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -154,11 +156,39 @@ def test_nobody_listens() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    found = Credentials.model_validate(
+    with pytest.raises(Unreachable, match="can't be reached"):
+        PlatformClient(at(url), longest_pause=0.01).desired()
+
+
+@pytest.mark.parametrize("drip", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_a_byte_now_and_then_is_no_answer(drip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.platform_client.WHOLE_SECONDS", 0.3)
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve_slowly() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(drip)
+                while not over.wait(0.02):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=serve_slowly)
+        thread.start()
+        try:
+            with pytest.raises(Unreachable, match="can't be reached"):
+                PlatformClient(
+                    at(f"http://127.0.0.1:{server.getsockname()[1]}"), attempts=1
+                ).desired()
+        finally:
+            over.set()
+            thread.join()
+
+
+def at(url: str) -> Credentials:
+    return Credentials.model_validate(
         {"url": url, "token": "t", "public_key": "0" * 64, "runner": "r", "target": "t"}
     )
-    with pytest.raises(Unreachable, match="can't be reached"):
-        PlatformClient(found, longest_pause=0.01).desired()
 
 
 # --- credentials ---
