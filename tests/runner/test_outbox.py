@@ -164,7 +164,7 @@ class Sending(RuleBasedStateMachine):
 
 
 TestSending = Sending.TestCase
-TestSending.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
+TestSending.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
 
 
 @pytest.fixture
