@@ -211,7 +211,7 @@ def run_settings(settings: RunSettings) -> int:
     except BudgetExceeded as error:  # before anything ran: what was spent can't be read
         return _ended(BUDGET, f"PAUSED: {error}")[0]
     except StopRequested:
-        return SIGNAL + _signalled[0]
+        return _stopped()
 
 
 def _local(settings: RunSettings, task: Task, journal: Journal) -> int:
@@ -303,7 +303,7 @@ def _to_the_end(search: Search) -> tuple[int, str]:
     except StopRequested:
         search.report("stopped")
         say("stopped; the same command goes on from here")
-        return SIGNAL + (_signalled[0] if _signalled else signal.SIGTERM), "stopped"
+        return _stopped(), "stopped"
     except BudgetExceeded as error:
         search.report("stopped")
         return _ended(BUDGET, f"PAUSED, the language model's cap is reached: {error}")
@@ -327,6 +327,11 @@ def _ended(code: int, why: str) -> tuple[int, str]:
     return code, why
 
 
+def _stopped() -> int:
+    """The exit code after a signal, as shells have it."""
+    return SIGNAL + (_signalled[0] if _signalled else signal.SIGTERM)
+
+
 def _catch_signals() -> None:
     """SIGINT and SIGTERM stop at once: the journal is consistent at every moment anyway."""
 
@@ -341,7 +346,7 @@ def _catch_signals() -> None:
         signal.signal(number, stop)
 
 
-commands.register(app, say=say, catch_signals=_catch_signals)
+commands.register(app, say=say, catch_signals=_catch_signals, stopped=_stopped)
 
 if __name__ == "__main__":
     app()

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from runner.baseline import BaselineFailed
 from runner.borders import BudgetExceeded, PriorError
 from runner.corpus import CorpusError
 from runner.foreign import ForeignError, read_foreign, write_trials
+from runner.options import folder
 from runner.prompting import PromptError
 from runner.recipe import RecipeError, read_recipe
 from runner.settings import problems_of
@@ -29,23 +29,29 @@ from runner.tasks.base import ROOT
 from sandbox.errors import InfrastructureError
 
 FAILED, USAGE, TOKEN, BUDGET, PRIOR, SANDBOX, BASELINE = range(1, 8)  # exit codes of all commands
-STOPPED = 128 + signal.SIGTERM
 RECIPE = ROOT / "runner" / "surfaces" / "gpt-cpu.recipe.json"
 Say = Callable[[str], None]
 
 
-def register(app: typer.Typer, *, say: Say, catch_signals: Callable[[], None]) -> None:
-    """Add the commands."""
+def register(
+    app: typer.Typer, *, say: Say, catch_signals: Callable[[], None], stopped: Callable[[], int]
+) -> None:
+    """Add the commands. `stopped` is the exit code after a signal."""
     _add_record(app, say)
     _add_import(app, say)
-    _add_arms(app, say, catch_signals)
+    _add_arms(app, say, catch_signals, stopped)
 
 
 def _add_record(app: typer.Typer, say: Say) -> None:
     @app.command()
     def record(
         *,
-        out: Annotated[Path, typer.Option(help="The packed surface; its parts lie beside it.")],
+        out: Annotated[
+            Path,
+            typer.Option(
+                parser=folder, metavar="<path>", help="The packed surface; its parts lie beside it."
+            ),
+        ],
         recipe: Annotated[
             Path, typer.Option(help="Knobs, levels, budget, seed and repeats, as JSON.")
         ] = RECIPE,
@@ -76,7 +82,12 @@ def _add_import(app: typer.Typer, say: Say) -> None:
         file: Annotated[Path, typer.Argument(help="A results.tsv, or JSON lines with a metric.")],
         *,
         out: Annotated[
-            Path | None, typer.Option(help="Where the trials go as JSON lines. Default: nowhere.")
+            Path | None,
+            typer.Option(
+                parser=folder,
+                metavar="<path>",
+                help="Where the trials go as JSON lines. Default: nowhere.",
+            ),
         ] = None,
         maximize: Annotated[bool, typer.Option("--maximize", help="Higher is better.")] = False,
     ) -> None:
@@ -98,7 +109,12 @@ def _add_import(app: typer.Typer, say: Say) -> None:
             raise typer.Exit(FAILED)
 
 
-ArmsOut = Annotated[Path, typer.Option(help="The ablation's folder; what is there goes on.")]
+ArmsOut = Annotated[
+    Path,
+    typer.Option(
+        parser=folder, metavar="<path>", help="The ablation's folder; what is there goes on."
+    ),
+]
 Letters = Annotated[str, typer.Option(help="Which, in this order.")]
 Trials = Annotated[int, typer.Option(help="Trainings of each arm in a repeat.")]
 Repeats = Annotated[int, typer.Option(help="Repeats, each with a seed of its own.")]
@@ -118,7 +134,9 @@ Model = Annotated[str, typer.Option(help="The language model's name there.")]
 Sandbox = Annotated[str, typer.Option(help="Where mechanisms are screened and run.")]
 
 
-def _add_arms(app: typer.Typer, say: Say, catch_signals: Callable[[], None]) -> None:
+def _add_arms(
+    app: typer.Typer, say: Say, catch_signals: Callable[[], None], stopped: Callable[[], int]
+) -> None:
     @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
     def arms(
         context: typer.Context,
@@ -151,7 +169,7 @@ def _add_arms(app: typer.Typer, say: Say, catch_signals: Callable[[], None]) -> 
         """
         given = {name: value for name, value in locals().items() if name in _OF_ARMS | _OF_RUN}
         catch_signals()
-        with _told(say):
+        with _told(say, stopped):
             run = {name: value for name, value in given.items() if name in _OF_RUN}
             own = {name: value for name, value in given.items() if name in _OF_ARMS}
             run["task_options"] = tuple(context.args)
@@ -174,7 +192,7 @@ def _arms(given: Mapping[str, Any], beside: list[Path], say: Say) -> None:
 
 
 @contextmanager
-def _told(say: Say) -> Iterator[None]:
+def _told(say: Say, stopped: Callable[[], int]) -> Iterator[None]:
     """Turns every way to end into a line and an exit code."""
     from runner.arms.spec import ArmsError  # noqa: PLC0415
 
@@ -201,4 +219,4 @@ def _told(say: Say) -> Iterator[None]:
         raise typer.Exit(SANDBOX) from None
     except StopRequested:
         say("stopped; the same command goes on from here")
-        raise typer.Exit(STOPPED) from None
+        raise typer.Exit(stopped()) from None
