@@ -80,12 +80,16 @@ def measure(
         repeats=good,
         finished_at=datetime.now(UTC),
     )
-    noise = noises.pooled([*earlier, Baseline(run_id=journal.run_id, metrics=good)])
+    own = Baseline(run_id=journal.run_id, metrics=good)
+    noise = noises.pooled([*earlier, own], own=own.run_id)
     journal.set_baseline(entry, noise=asdict(noise))
     sigma = "unknown" if noise.sigma is None else f"{noise.sigma:.4g}"
+    others = (
+        f"; {noise.left_out} more differ by more than noise: left out" if noise.left_out else ""
+    )
     say(
         f"baseline: {task.metric} {mean:.4f}; noise (sigma) {sigma}, of {noise.n} measurements in "
-        f"{noise.runs} run(s) on this host"
+        f"{noise.runs} run(s) on this host{others}"
     )
 
 

@@ -2,7 +2,7 @@
 
 The noise is the standard deviation of one training's metric under another seed, measured by
 repeating the default configuration on one host; baselines of other runs of the same task on the
-same host are pooled with it. Which trials are kept is not decided here (`runner.confirming`).
+same host are pooled with it. Which trials are kept is not decided here (`runner.deciding`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STUDENT = (
     2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
     2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
-_NORMAL = 1.96
+_NORMAL = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class Noise:
     """Baselines of one task on one host, taken together.
 
     `sigma` in units of the metric (None: not one of them was repeated), with its `degrees` of
-    freedom; `mean` of all `n` measurements of `runs` baselines.
+    freedom; `mean` of all `n` measurements of `runs` baselines. `left_out`: baselines of that host
+    which differ from the own one by more than the noise, and are not part of the mean.
     """
 
     sigma: float | None
@@ -42,12 +43,14 @@ class Noise:
     mean: float
     n: int
     runs: int
+    left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
     """How much better a mean of `n` measurements is than a baseline of `n_baseline`: in units of
-    the metric, and in sigmas with a 95 % interval where the noise is known. Better is positive."""
+    the metric, and in sigmas with a 95 % interval where the noise is known and not 0. Better is
+    positive."""
 
     value: float
     sigmas: float | None
@@ -55,10 +58,12 @@ class Gain:
     high: float | None
     n: int
     n_baseline: int
+    noise: float | None
 
     def __str__(self) -> str:
         if self.sigmas is None or self.low is None or self.high is None:
-            return f"{self.value:+.4g} (n = {self.n} against {self.n_baseline}; noise not known)"
+            words = "noise not known" if self.noise is None else "noise measured as 0"
+            return f"{self.value:+.4g} (n = {self.n} against {self.n_baseline}; {words})"
         return (
             f"{self.value:+.4g}, {self.sigmas:+.1f} sigma (95 %: {self.low:+.1f} to "
             f"{self.high:+.1f}; n = {self.n} against {self.n_baseline})"
@@ -69,26 +74,46 @@ def student(degrees: int) -> float:
     """The two-sided 95 % quantile of Student's t. Raises ValueError for less than one degree."""
     if degrees < 1:
         raise ValueError("a spread needs at least two values")
-    return _STUDENT[degrees - 1] if degrees <= len(_STUDENT) else _NORMAL
+    if degrees <= len(_STUDENT):
+        return _STUDENT[degrees - 1]
+    z = _NORMAL  # the first terms of the quantile's series in 1 / degrees
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    return z + (z**3 + z) / (4 * degrees) + second
 
 
-def pooled(baselines: Iterable[Baseline]) -> Noise:
+def pooled(baselines: Iterable[Baseline], *, own: str | None = None) -> Noise:
     """All baselines together, each run once. The spread is that *within* runs, so that a host
-    that got slower between two of them does not look like noise. Raises ValueError for none."""
+    that got slower between two of them does not look like noise. Raises ValueError for none.
+
+    `own`: the run that is to be judged. A baseline that differs from its own by more than chance
+    (95 %) was measured in another state of the host: to be better than that one would be no gain.
+    It counts for the spread alone.
+    """
     known = {b.run_id: b.metrics for b in baselines if b.metrics}
-    metrics = [m for values in known.values() for m in values]
-    if not metrics:
+    if not known:
         raise ValueError("no baseline was measured")
     repeated = [values for values in known.values() if len(values) > 1]
     degrees = sum(len(values) - 1 for values in repeated)
     squares = sum(statistics.variance(values) * (len(values) - 1) for values in repeated)
+    sigma = math.sqrt(squares / degrees) if degrees else None
+    alike = list(known.values())
+    if sigma is not None and own is not None:
+        alike = [v for v in alike if _alike(v, known[own], sigma, degrees)]
+    metrics = [m for values in alike for m in values]
     return Noise(
-        sigma=math.sqrt(squares / degrees) if degrees else None,
+        sigma=sigma,
         degrees=degrees,
         mean=statistics.fmean(metrics),
         n=len(metrics),
-        runs=len(known),
+        runs=len(alike),
+        left_out=len(known) - len(alike),
     )
+
+
+def _alike(one: Sequence[float], other: Sequence[float], sigma: float, degrees: int) -> bool:
+    """Whether two baselines differ by no more than chance."""
+    chance = student(degrees) * sigma * math.sqrt(1 / len(one) + 1 / len(other))
+    return abs(statistics.fmean(one) - statistics.fmean(other)) <= chance
 
 
 def gain(metrics: Sequence[float], noise: Noise, *, minimize: bool) -> Gain:
@@ -100,4 +125,12 @@ def gain(metrics: Sequence[float], noise: Noise, *, minimize: bool) -> Gain:
         sigmas = value / noise.sigma
         spread = student(noise.degrees) * math.sqrt(1 / len(metrics) + 1 / noise.n)
         low, high = sigmas - spread, sigmas + spread
-    return Gain(value=value, sigmas=sigmas, low=low, high=high, n=len(metrics), n_baseline=noise.n)
+    return Gain(
+        value=value,
+        sigmas=sigmas,
+        low=low,
+        high=high,
+        n=len(metrics),
+        n_baseline=noise.n,
+        noise=noise.sigma,
+    )

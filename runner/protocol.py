@@ -23,9 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PROTOCOL_VERSION = 1
 MAX_BODY_BYTES = 1024 * 1024
@@ -130,13 +130,15 @@ class Observed(Wire):
 class NoiseReport(Wire):
     """What a run decides by: its baseline, pooled with earlier ones of the same task on the same
     host. `sigma` (None: not known) has `degrees` of freedom; `mean` is of all `n` measurements of
-    `runs` baselines, this run's included. `host_key`: equal where metrics can be compared."""
+    `runs` baselines, this run's included; `left_out`: so many more differ by more than the noise.
+    `host_key`: equal where metrics can be compared."""
 
-    sigma: float | None
+    sigma: float | None = Field(ge=0)
     degrees: int = Field(ge=0)
     mean: float
     n: int = Field(ge=1)
     runs: int = Field(ge=1)
+    left_out: int = Field(default=0, ge=0)
     host_key: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     host: str = Field(default="", max_length=300)
 
@@ -153,6 +155,15 @@ class ResultReport(Wire):
     sigmas: float | None = None
     low: float | None = None
     high: float | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.gain is None) is bool(self.metrics):
+            raise ValueError("there is a gain exactly where the best was measured anew")
+        parts = (self.low, self.sigmas, self.high)
+        if any(p is None for p in parts) and any(p is not None for p in parts):
+            raise ValueError("a gain in sigmas has an interval")
+        return self
 
 
 class MeasuringReport(Wire):
@@ -204,7 +215,7 @@ class RunReport(Wire):
     planned_trials: int = Field(ge=1)
     started_at: datetime
     state: Literal["running", "finished", "stopped", "failed"] = "running"
-    sigma: float | None = None  # the noise that the run decides by
+    sigma: float | None = Field(default=None, ge=0)  # the noise that the run decides by
     noise: NoiseReport | None = None
     result: ResultReport | None = None
     measuring: MeasuringReport | None = None

@@ -13,7 +13,7 @@ from django.urls import path
 from proposals import views, views_operators, views_policy, views_targets, views_verbs
 from proposals.accounts import LogIn
 from proposals.live import live
-from runs.views import run, runs
+from runs.views import run, run_trials, runs
 
 urlpatterns = [
     path("", views.inbox, name="inbox"),
@@ -37,6 +37,7 @@ urlpatterns = [
     path("autonomy/release", views_targets.autonomy_release, name="autonomy-release"),
     path("runs/", runs, name="runs"),
     path("runs/<int:pk>/", run, name="run"),
+    path("runs/<int:pk>/trials.jsonl", run_trials, name="run-trials"),
     path("audit/", audit, name="audit"),
     path("audit/<int:seq>/", entry, name="entry"),
     path("audit/export", export, name="export"),

@@ -2,7 +2,8 @@
 
 Pure functions over trials. Gain is the difference of the mean metric of its finished trials and
 its predecessor's, in units of the baseline's noise (positive: better), with a 95 % interval by
-Welch's method; "not enough data" is an answer. What follows from it, the policy says.
+Welch's method (degrees of freedom rounded down, which makes it wider); "not enough data" is an
+answer. Before and after, no experiment: what follows from it, the policy says.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from runner.noise import student
 from runs.models import Trial
 
 MIN_TRIALS = 3
+MAX_SIGMAS = 1e9  # beyond, the noise is a rounding error, or a metric is: no gain is told in it
 HOOKS = (
     "propose_calls", "ask_calls", "accept_calls", "observe_calls", "proposals_changed",
     "candidates_refused", "acceptances_changed", "raised",
@@ -132,11 +134,19 @@ def _difference(
     new, old = _metrics(after), _metrics(before)
     if len(new) < MIN_TRIALS or len(old) < MIN_TRIALS or not unit or unit <= 0:
         return None
-    sign = -1.0 if minimize else 1.0
-    a, b = (statistics.variance(x) / len(x) for x in (new, old))
+    try:
+        spreads = [statistics.stdev(x) / unit for x in (new, old)]
+        value = (statistics.fmean(new) - statistics.fmean(old)) / unit
+    except OverflowError:
+        return None
+    if not max(abs(value), *spreads) <= MAX_SIGMAS:
+        return None
+    if max(spreads) < 1 / MAX_SIGMAS:  # a metric with few values: the noise is there still
+        spreads = [1.0, 1.0]
+    a, b = (s**2 / len(x) for s, x in zip(spreads, (new, old), strict=True))
     return _Difference(
-        value=sign * (statistics.fmean(new) - statistics.fmean(old)) / unit,
-        error=math.sqrt(a + b) / unit,
+        value=-value if minimize else value,
+        error=math.sqrt(a + b),
         degrees=_welch(a, b, len(new), len(old)),
         unit=unit,
         n=len(new),
@@ -149,10 +159,9 @@ def _together(parts: Sequence[_Difference]) -> Gain:
     whole = sum(p.weight for p in parts)
     value = sum(p.weight * p.value for p in parts) / whole
     errors = [(p.weight * p.error / whole) ** 2 for p in parts]
-    spread, all_errors = 0.0, sum(errors)
-    if all_errors > 0:
-        shares = [(e / all_errors) ** 2 / p.degrees for e, p in zip(errors, parts, strict=True)]
-        spread = math.sqrt(all_errors) * student(max(1, int(1 / sum(shares) + 1e-9)))
+    all_errors = sum(errors)
+    shares = [(e / all_errors) ** 2 / p.degrees for e, p in zip(errors, parts, strict=True)]
+    spread = math.sqrt(all_errors) * student(max(1, int(1 / sum(shares) + 1e-9)))
     return Gain(
         value=value,
         low=value - spread,
@@ -165,9 +174,12 @@ def _together(parts: Sequence[_Difference]) -> Gain:
 
 
 def spread_of(trials: Sequence[Trial]) -> float | None:
-    """The standard deviation of the trials' metrics, if there are enough."""
+    """The standard deviation of the trials' metrics, if there are enough that have one."""
     metrics = _metrics(trials)
-    return statistics.stdev(metrics) if len(metrics) >= MIN_TRIALS else None
+    try:
+        return statistics.stdev(metrics) if len(metrics) >= MIN_TRIALS else None
+    except OverflowError:
+        return None
 
 
 def _metrics(trials: Sequence[Trial]) -> list[float]:
@@ -175,8 +187,6 @@ def _metrics(trials: Sequence[Trial]) -> list[float]:
 
 
 def _welch(a: float, b: float, n: int, m: int) -> float:
-    """Welch's degrees of freedom of two means with squared errors `a` and `b`."""
-    if a + b == 0:
-        return 1.0
+    """Welch's degrees of freedom of two means with squared errors `a` and `b`, not both 0."""
     share = a / (a + b)
     return 1 / (share**2 / (n - 1) + (1 - share) ** 2 / (m - 1))

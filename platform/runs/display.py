@@ -1,4 +1,4 @@
-"""What a page says about each mechanism of a run: n, kept, best, and its gain in words.
+"""What a page says of a run and of each mechanism in it: n, kept, best, noise, gains in words.
 
 The numbers are `runs.attribution`'s; this only lines them up.
 """
@@ -22,39 +22,44 @@ class Row:
     first: int
     last: int
     n: int
+    failed: int
     kept: int
     calls: int
     proposals_changed: int
     acceptances_changed: int
     raised: int
-    best: float | None
+    held_before: float | None
+    held_after: float | None
     tone: str
     words: str
 
 
 def attribution_rows(run: Run) -> list[Row]:
     """The stretches in order, without the baseline."""
-    trials = run.trials.exclude(digest="").order_by("number")
+    trials = list(run.trials.order_by("number"))
+    held = trials[0].best_metric if trials else None
+    trials = [t for t in trials if t.number]
     stretches = [list(group) for _, group in groupby(trials, key=lambda t: t.digest)]
     rows = []
     for index, stretch in enumerate(stretches):
         counts = attribution.count(stretch)
-        metrics = [t.metric for t in stretch if t.metric is not None]
-        best = (min if run.minimize else max)(metrics) if metrics else None
+        before, held = held, counts.last_best
         words, tone = _gain(run, stretch, stretches[index - 1] if index else [])
         rows.append(
             Row(
-                name=stretch[0].mechanism,
+                name=stretch[0].mechanism or "none",
                 digest=stretch[0].digest,
                 first=stretch[0].number,
                 last=stretch[-1].number,
                 n=counts.trials,
+                failed=counts.failed,
                 kept=counts.kept,
                 calls=counts.calls,
                 proposals_changed=counts.hooks["proposals_changed"],
                 acceptances_changed=counts.hooks["acceptances_changed"],
                 raised=counts.hooks["raised"],
-                best=best,
+                held_before=before,
+                held_after=held,
                 tone=tone,
                 words=words,
             )
@@ -65,8 +70,10 @@ def attribution_rows(run: Run) -> list[Row]:
 def _gain(run: Run, after: list[Trial], before: list[Trial]) -> tuple[str, str]:
     if not before:
         return "nothing before it to compare with", ""
-    if not run.sigma:
+    if run.sigma is None:
         return "not enough data (the noise was not measured)", ""
+    if not run.sigma:
+        return "no gain in sigma (the noise was measured as 0)", ""
     return gain_in_words(attribution.gain(after, before, unit=run.sigma, minimize=run.minimize))
 
 
@@ -97,6 +104,8 @@ def measured(run: Run) -> Measured:
         runs = noise["runs"]
         where = f" in {runs} runs pooled" if runs > 1 else ""
         words = f"of {noise['n']} baseline measurements{where}, on {noise['host'] or 'one host'}"
+        if left_out := noise.get("left_out"):
+            words += f"; {left_out} more of it differ by more than noise and are left out"
     elif run.sigma is not None:
         words = "of the baseline's repeats"
     k = rules.get("keep_sigma")
@@ -125,12 +134,16 @@ def result_words(run: Run) -> tuple[str, str]:
     if not result["metrics"]:
         return f"trial {result['trial']} failed each time it was measured anew", "bad"
     n, n_baseline = len(result["metrics"]), (run.noise or {}).get("n", 0)
+    counts = f"n = {n} against {n_baseline}"
+    if result.get("failed"):
+        counts += f", {result['failed']} failed"
     if result["sigmas"] is None:
-        return f"gain {result['gain']:+.4g}, n = {n} against {n_baseline}, noise not known", ""
+        why = "noise not known" if run.sigma is None else "noise measured as 0"
+        return f"gain {result['gain']:+.4g}, {counts}, {why}", ""
     tone = "good" if result["low"] > 0 else "bad" if result["high"] < 0 else ""
     return (
         f"{result['sigmas']:+.1f} sigma (95 %: {result['low']:+.1f} to {result['high']:+.1f}; "
-        f"n = {n} against {n_baseline})",
+        f"{counts})",
         tone,
     )
 

@@ -1,4 +1,5 @@
-"""A run as a drawing: spans of mechanisms, and the chart for paper and for browsers without script.
+"""A run as a drawing: spans of mechanisms, the noise around the baseline, and the chart for paper
+and for browsers without script.
 
 Data in, SVG out; the live plot is drawn in the browser from `plot_data`.
 """
@@ -59,11 +60,20 @@ def spans_of(trials: Sequence[Trial]) -> list[Span]:
     return spans
 
 
+def noise_band(run: Run) -> tuple[float, float, float] | None:
+    """The pooled baseline, and one sigma below and above it; None where they are not known."""
+    mean = (run.noise or {}).get("mean")
+    if mean is None or run.sigma is None:
+        return None
+    return mean, mean - run.sigma, mean + run.sigma
+
+
 def plot_data(run: Run, trials: Sequence[Trial]) -> dict[str, Any]:
     """What the live plot is drawn from."""
     return {
         "metric": run.metric,
         "minimize": run.minimize,
+        "noise": noise_band(run),
         "trials": [
             {
                 "number": t.number,
@@ -71,6 +81,7 @@ def plot_data(run: Run, trials: Sequence[Trial]) -> dict[str, Any]:
                 "best": t.best_metric,
                 "status": t.status,
                 "failure": t.failure,
+                "measurements": max(len(t.repeats), 1),
                 "mechanism": t.mechanism,
                 "changes": ", ".join(f"{k}={v}" for k, v in list(t.changes.items())[:6])[:200],
             }
@@ -89,7 +100,8 @@ def chart(run: Run, trials: Sequence[Trial]) -> SafeString:
     values = [t.metric for t in trials if t.metric is not None]
     if not values:
         return format_html('<p class="muted">{}</p>', "No trial has measured a value yet.")
-    low, high = min(values), max(values)
+    noise = noise_band(run)
+    low, high = min(*values, *(noise or values)), max(*values, *(noise or values))
     pad = (high - low) * 0.06 or abs(high) * 0.01 or 1.0
     low, high = low - pad, high + pad
     first, last = trials[0].number, max(trials[-1].number, trials[0].number + 5)
@@ -122,19 +134,32 @@ def chart(run: Run, trials: Sequence[Trial]) -> SafeString:
         '<text x="{}" y="{}" text-anchor="middle">{}</text>',
         ((x(n), HEIGHT - 6, n) for n in range(first, last + 1, every)),
     )
-    best = min(values) if run.minimize else max(values)
+    held = next((t.best_metric for t in reversed(trials) if t.best_metric is not None), None)
+    told = "no best yet" if held is None else f"best {held:.4f}"
     return format_html(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">'
-        '{}{}{}<path class="best" d="{}"/>{}</svg>',
+        '{}{}{}{}<path class="best" d="{}"/>{}</svg>',
         WIDTH,
         HEIGHT,
-        f"{run.metric} over {len(trials)} trials; best {best:.4f}",
+        f"{run.metric} over {len(trials)} trials; {told}",
         bands,
+        _noise(noise, y),
         grid,
         below,
         _best_path(trials, x, y),
         _marks(trials, x, y, low),
     )
+
+
+def _noise(noise: tuple[float, float, float] | None, y: Any) -> SafeString:
+    if noise is None:
+        return SafeString("")
+    mean, low, high = (y(value) for value in noise)
+    return format_html(
+        '<rect class="noise" x="{}" y="{}" width="{}" height="{}"><title>baseline and one sigma'
+        '</title></rect><line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>',
+        LEFT, high, WIDTH - LEFT - RIGHT, round(low - high, 1), LEFT, WIDTH - RIGHT, mean, mean,
+    )  # fmt: skip
 
 
 def _best_path(trials: Sequence[Trial], x: Any, y: Any) -> str:

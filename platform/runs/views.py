@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from statistics import fmean, median
 from typing import Any
 
 from django.core.paginator import Paginator
-from django.db.models import Count, OuterRef, Subquery
+from django.db.models import Count, OuterRef, Q, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET
@@ -17,6 +18,10 @@ from runs.models import Run, Trial
 PAGE_SIZE = 30
 TRIALS_SHOWN = 60
 MAX_TRIALS = 5000
+EXPORTED = (
+    "number", "status", "failure", "metric", "repeats", "best_metric", "changes", "config",
+    "mechanism", "digest", "version", "hooks", "seconds", "finished_at", "reason",
+)  # fmt: skip
 
 
 @require_GET
@@ -32,6 +37,8 @@ def runs(request: HttpRequest) -> HttpResponse:
         mechanism=Subquery(last.values("mechanism")),
     )
     page = Paginator(rows, PAGE_SIZE).get_page(request.GET.get("page"))
+    for row in page:
+        row.gain = display.result_words(row)  # type: ignore[attr-defined]
     return render(request, "runs.html", {"page_obj": page, "query": "", "topics": "runs"})
 
 
@@ -39,7 +46,7 @@ def runs(request: HttpRequest) -> HttpResponse:
 def run(request: HttpRequest, pk: int) -> HttpResponse:
     """One run: plot, gains, trials, and how it was measured."""
     subject = get_object_or_404(Run.objects.select_related("target", "runner"), pk=pk)
-    trials = list(subject.trials.order_by("number")[:MAX_TRIALS])
+    trials = list(subject.trials.order_by("-number")[:MAX_TRIALS])[::-1]
     colours = plots.colours_of(trials)
     for trial in trials:
         trial.colour = colours[trial.digest]  # type: ignore[attr-defined]
@@ -51,6 +58,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         "older_looks": older_looks,
         "trials": trials[::-1][:shown],
         "hidden_trials": max(len(trials) - shown, 0),
+        "unread_trials": trials[0].number if trials else 0,
         "spans": _keys(trials),
         "plot_data": plots.plot_data(subject, trials),
         "chart": plots.chart(subject, trials),
@@ -62,14 +70,39 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "run.html", context)
 
 
+@require_GET
+def run_trials(request: HttpRequest, pk: int) -> HttpResponse:
+    """The trials of a run as JSON lines, oldest first, for notebooks and `import-trace`; at most
+    MAX_TRIALS, and the rest with `?after=NUMBER` of the last line."""
+    subject = get_object_or_404(Run, pk=pk)
+    raw = request.GET.get("after", "")
+    after = int(raw) if raw.isdecimal() and len(raw) < 10 else -1
+    rows = subject.trials.filter(number__gt=after).order_by("number")[:MAX_TRIALS]
+    facts = {"run": subject.pk, "metric_name": subject.metric, "sigma": subject.sigma}
+    lines = [json.dumps({**row, **facts}, default=str) for row in rows.values(*EXPORTED)]
+    response = HttpResponse(
+        "".join(f"{line}\n" for line in lines), content_type="application/x-ndjson"
+    )
+    response["Content-Disposition"] = f'attachment; filename="run-{subject.pk}.jsonl"'
+    return response
+
+
 def _keys(trials: list[Trial]) -> list[plots.Span]:
     """Each mechanism once, for the key below the plot."""
     return list({s.digest: s for s in plots.spans_of(trials)}.values())
 
 
 def _summary(subject: Run, trials: list[Trial]) -> dict[str, Any]:
-    kept = [t for t in trials if t.status == "kept" and t.metric is not None]
-    best = (min if subject.minimize else max)(kept, key=_metric, default=None)
+    every = subject.trials.all()
+    counts = every.aggregate(
+        done=Count("pk"),
+        kept=Count("pk", filter=Q(status="kept")),
+        discarded=Count("pk", filter=Q(status="discarded")),
+        failed=Count("pk", filter=Q(status="failed")),
+    )
+    first = every.order_by("number").first()
+    ranked = every.filter(status="kept", metric__isnull=False)
+    best = ranked.order_by("metric" if subject.minimize else "-metric", "number").first()
     noise, result = subject.noise or {}, subject.result or {}
     metrics = result.get("metrics") or []
     words, tone = display.result_words(subject)
@@ -81,16 +114,9 @@ def _summary(subject: Run, trials: list[Trial]) -> dict[str, Any]:
         "result_words": words,
         "result_tone": tone,
         "measured": display.measured(subject),
-        "baseline": noise.get("mean") if noise else trials[0].metric if trials else None,
-        "baseline_n": noise.get("n") or max(len(trials[0].repeats), 1) if trials else 0,
-        "done": len(trials),
-        "kept": len(kept),
-        "discarded": sum(t.status == "discarded" for t in trials),
-        "failed": sum(t.status == "failed" for t in trials),
+        "baseline": noise.get("mean") if noise else first.metric if first else None,
+        "baseline_n": noise.get("n") or max(len(first.repeats), 1) if first else 0,
+        **counts,
         "mechanism": trials[-1].mechanism if trials else "",
         "rate": median(t.seconds for t in trials) if trials else None,
     }
-
-
-def _metric(trial: Trial) -> float:
-    return trial.metric if trial.metric is not None else 0.0

@@ -39,7 +39,22 @@
         ctx.fillText(span.name, left + 5 * devicePixelRatio, u.bbox.top + 7 * devicePixelRatio);
       }
     }
+    if (data.noise) noise(u, data.noise);
     ctx.restore();
+  };
+
+  const noise = (u, [mean, low, high]) => {
+    const { ctx } = u;
+    const { left, top, width, height } = u.bbox;
+    const y = (value) => Math.min(Math.max(u.valToPos(value, "y", true), top), top + height);
+    ctx.fillStyle = ctx.strokeStyle = css("--muted");
+    ctx.globalAlpha = 0.22;
+    ctx.fillRect(left, y(high), width, y(low) - y(high));
+    ctx.globalAlpha = 0.8;
+    ctx.lineWidth = devicePixelRatio;
+    ctx.beginPath();
+    ctx.moveTo(left, y(mean)); ctx.lineTo(left + width, y(mean));
+    ctx.stroke();
   };
 
   const crosses = (u, series) => {
@@ -75,7 +90,7 @@
     strong.append(text(`trial ${trial.number}`));
     const shown = trial.metric === null ? trial.failure || "failed" : trial.metric.toPrecision(5);
     box.replaceChildren(
-      line(strong, text(` ${trial.status}: ${shown}`)),
+      line(strong, text(` ${trial.status}: ${shown}${trial.measurements > 1 ? ` (mean of ${trial.measurements})` : ""}`)),
       line(text(trial.changes || "baseline")),
       line(text(`by ${trial.mechanism || "baseline"}`)),
     );

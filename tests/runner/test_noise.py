@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from runner import baseline
 from runner.borders import Outcome
@@ -51,6 +52,31 @@ def test_pooling_is_within_runs_and_counts_a_run_once(one: list[float], two: lis
 def test_a_slower_day_is_no_noise() -> None:
     days = [Baseline(run_id=str(d), metrics=(d + 0.1, d - 0.1)) for d in (1.0, 5.0)]
     assert pooled(days).sigma == pytest.approx(math.sqrt(0.02))
+
+
+def test_a_baseline_of_another_state_of_the_host_is_no_yardstick() -> None:
+    """The host was slower then: to be better than that baseline would be no gain."""
+    slow = Baseline(run_id="slow", metrics=(19.9, 20.0, 20.1))
+    near = Baseline(run_id="near", metrics=(9.95, 10.05, 10.15))
+    own = Baseline(run_id="own", metrics=(9.9, 10.0, 10.1))
+    found = pooled([slow, near, own], own="own")
+    assert (found.runs, found.n, found.left_out, found.degrees) == (2, 6, 1, 6)
+    assert found.mean == pytest.approx(10.025)
+    assert found.sigma == pytest.approx(0.1)  # its spread counts
+    assert gain([10.0, 10.0, 10.0], found, minimize=True).value == pytest.approx(0.025)
+
+
+def test_a_noise_of_nothing_is_said_and_is_not_unknown() -> None:
+    found = pooled([Baseline(run_id="a", metrics=(1.0, 1.0))], own="a")
+    assert found.sigma == 0
+    assert "noise measured as 0" in str(gain([0.5], found, minimize=True))
+    once = pooled([Baseline(run_id="a", metrics=(1.0,)), Baseline(run_id="b", metrics=(9.0,))])
+    assert "noise not known" in str(gain([0.5], once, minimize=True))
+
+
+def test_students_quantiles_are_scipys() -> None:
+    for degrees in range(1, 400):
+        assert student(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=5e-4), degrees
 
 
 def test_a_baseline_without_repeats_has_no_noise() -> None:

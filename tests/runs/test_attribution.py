@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs.attribution import compare, count, gain, spread_of
 from runs.models import Run, Trial
+from scipy import stats
 
 METRICS = st.lists(st.floats(min_value=-100, max_value=100), min_size=3, max_size=20)
 
@@ -83,6 +85,49 @@ def test_a_mechanism_gains_nothing_on_itself(metrics: list[float]) -> None:
     assert found is not None
     assert found.value == 0
     assert found.low <= 0 <= found.high
+
+
+def test_equal_trials_still_have_the_noise_of_a_training() -> None:
+    """A metric of few values: three times 0.91 after three times 0.90 is no certainty."""
+    found = gain(trials([0.91] * 3), trials([0.90] * 3), unit=0.01, minimize=False)
+    assert found is not None
+    assert found.value == pytest.approx(1.0)
+    assert found.high - found.value == pytest.approx(2.776 * (2 / 3) ** 0.5)
+    assert found.low < 0
+
+
+@pytest.mark.parametrize(
+    ("after", "unit"),
+    [
+        ([1.0, 2.0, 3.0], 1e-300),  # a noise that is a rounding error
+        ([1e308, 1e308, -1e308], 0.1),  # a training that diverged
+        ([1e308, 1e308, 1e308], 0.1),
+        ([1e200, 1.0, 1.0], 0.1),
+    ],
+)
+def test_numbers_without_measure_are_no_gain_and_no_crash(after: Any, unit: float) -> None:
+    before = [1.0, 1.5, 2.0]
+    assert gain(trials(after), trials(before), unit=unit, minimize=True) is None
+    assert compare(in_run(1, after, sigma=unit), in_run(1, before)) is None
+    compare(in_run(1, after, sigma=unit), in_run(1, before), in_spread=True)
+
+
+@given(METRICS, METRICS, st.floats(min_value=0.01, max_value=10))
+def test_the_interval_is_scipys_with_degrees_rounded_down(
+    after: list[float], before: list[float], unit: float
+) -> None:
+    found = gain(trials(list(after)), trials(list(before)), unit=unit, minimize=False)
+    assert found is not None
+    errors = [statistics.variance(x) / len(x) for x in (after, before)]
+    if sum(errors) < 1e-6:
+        return
+    degrees = sum(errors) ** 2 / sum(
+        e**2 / (len(x) - 1) for e, x in zip(errors, (after, before), strict=True)
+    )
+    half = stats.t.ppf(0.975, int(degrees + 1e-9)) * sum(errors) ** 0.5 / unit
+    middle = (statistics.fmean(after) - statistics.fmean(before)) / unit
+    assert found.low == pytest.approx(middle - half, rel=1e-3, abs=1e-6)
+    assert found.high == pytest.approx(middle + half, rel=1e-3, abs=1e-6)
 
 
 def test_spread_needs_three() -> None:

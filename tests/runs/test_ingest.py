@@ -252,7 +252,7 @@ def test_noise_rules_and_result_of_a_run_are_kept_and_shown(door: Client, run: s
     more = {"sigma": 0.02, "noise": NOISE, "measuring": RULES, "result": result}
     assert post(door, "runs", {**a_run(run_id=run), **more}).status_code == 200
     stored = Run.objects.get()
-    assert stored.noise == NOISE
+    assert stored.noise == {**NOISE, "left_out": 0}
     assert display.result_words(stored) == (
         "+4.5 sigma (95 %: +2.0 to +7.0; n = 2 against 7)",
         "good",
@@ -282,6 +282,21 @@ def test_every_result_has_its_words(
 ) -> None:
     assert post(door, "runs", {**a_run(run_id=run), "result": result}).status_code == 200
     assert words in display.result_words(Run.objects.get())[0]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"trial": 2, "metrics": [1.0]},
+        {"trial": 2, "gain": 0.5},
+        {"trial": 2, "metrics": [1.0], "gain": 0.5, "sigmas": 4.0},
+        {"trial": 2, "metrics": [1.0], "gain": 0.5, "low": 1.0, "high": 2.0},
+    ],
+)
+def test_half_a_result_is_refused(door: Client, run: str, result: dict[str, Any]) -> None:
+    """A gain without measurements, or in sigmas without an interval, is none."""
+    assert post(door, "runs", {**a_run(run_id=run), "result": result}).status_code == 422
+    assert post(door, "runs", {**a_run(run_id=run), "sigma": -1.0}).status_code == 422
 
 
 def remembered(door: Client, task_digest: str, run: str = "") -> Any:

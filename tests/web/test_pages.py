@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.test import Client
 from django.urls import get_resolver, reverse
+
+from runner.foreign import read_foreign
 
 if TYPE_CHECKING:
     from pytest_django.fixtures import SettingsWrapper
@@ -17,7 +21,8 @@ Story = dict[str, Any]
 As = Callable[[str], Client]
 OPEN_TO_ALL = {"login"}
 ARGUMENTS: dict[str, dict[str, object]] = {
-    "proposal": {"pk": 1}, "run": {"pk": 1}, "entry": {"seq": 1}, "target": {"name": "demo"},
+    "proposal": {"pk": 1}, "run": {"pk": 1}, "run-trials": {"pk": 1}, "entry": {"seq": 1},
+    "target": {"name": "demo"},
 }  # fmt: skip
 NEEDS: dict[str, dict[str, object]] = {
     **{verb: {"pk": 1} for verb in ("shown", "approve", "reject", "withdraw", "rescreen")},
@@ -175,6 +180,25 @@ def test_run_page_counts_and_marks(story: Story, as_: As) -> None:
     assert answer.context["baseline_n"] == 3
     assert "habit (scripted, not a language model)" in answer.content.decode()
     assert answer.context["chart"].count('class="failed"') == 3
+
+
+def test_the_trials_of_a_run_are_a_trace_that_others_read(
+    story: Story, as_: As, tmp_path: Path
+) -> None:
+    run = story["live"].run
+    answer = as_("eve").get(f"/runs/{run.pk}/trials.jsonl")
+    rows = [json.loads(line) for line in answer.content.decode().splitlines()]
+    assert [r["number"] for r in rows] == list(range(34))
+    assert {r["digest"] for r in rows if r["mechanism"] == "tabu_long"} == {story["live"].digest}
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(answer.content)
+    trace = read_foreign(path)
+    assert trace.broken_count == 0
+    assert [t.metric for t in trace.trials] == [r["metric"] for r in rows]
+    assert trace.best == rows[-1]["best_metric"]
+    rest = as_("eve").get(f"/runs/{run.pk}/trials.jsonl?after=31").content.splitlines()
+    assert [json.loads(line)["number"] for line in rest] == [32, 33]
+    assert as_("eve").get("/runs/999/trials.jsonl").status_code == 404
 
 
 def test_refused_load_is_loud(story: Story, as_: As) -> None:
