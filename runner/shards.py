@@ -1,6 +1,6 @@
 """Public text for the gpt-gpu task: parquet shards, a tokenizer trained on them once, token files.
 
-    python -m runner.shards fetch var/shards --count 9     download, resumable, bounded
+    python -m runner.shards fetch var/shards --count 10    download, resumable, bounded
     python -m runner.shards prepare var/shards             tokenizer and token files
 
 The last shard is for validation alone. Every file's SHA-256 is in a manifest beside it and is
@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def _alone(folder: Path, say: Say) -> Iterator[None]:
         say(f"another process works in {folder}: waiting for it")
 
     try:
-        with one_of([folder / LOCK], wait_seconds=LOCK_SECONDS, waiting=waiting):
+        lock = one_of([folder / LOCK], wait_seconds=LOCK_SECONDS, waiting=waiting)
+        with lock if os.access(folder, os.W_OK) else nullcontext():  # prepared for reading alone
             yield
     except LockError as error:
         raise ShardError(str(error)) from None
@@ -137,7 +139,7 @@ def _shards(folder: Path) -> list[Path]:
         raise ShardError(
             f"{folder} holds {len(found)} parquet shards, at least 2 are needed (the last one is "
             "for validation): `python -m runner.shards fetch "
-            f"{folder} --count 9`, or choose local text with --data bytes"
+            f"{folder} --count 10`, or choose local text with --data bytes"
         )
     if len(found) > MAX_SHARDS + 1:
         raise ShardError(f"{folder} holds {len(found)} shards: at most {MAX_SHARDS + 1} are used")
@@ -154,6 +156,12 @@ def _check_shards(folder: Path, shards: Sequence[Path]) -> dict[str, str]:
                 f"{folder / name} changed since it was recorded: put it back, or remove it and "
                 "fetch it again"
             )
+    *training, validation = seen.items()
+    if twice := [name for name, digest in training if digest == validation[1]]:
+        raise ShardError(
+            f"{folder / validation[0]} is for validation, and {twice[0]} is the same: what is "
+            "trained on can't be measured on, remove one"
+        )
     if new := {name: digest for name, digest in seen.items() if name not in known}:
         record(folder, new)
     return seen
@@ -182,8 +190,8 @@ def documents(shard: Path) -> Iterator[list[str]]:
 
 def _check_column(shard: Path, file: Any) -> None:
     schema, about = file.schema_arrow, file.metadata
-    if COLUMN not in schema.names:
-        raise ShardError(f"{shard} has no column {COLUMN!r}: {schema.names[:10]}")
+    if schema.names.count(COLUMN) != 1:
+        raise ShardError(f"{shard} has no column {COLUMN!r}, or several: {schema.names[:10]}")
     kind = str(schema.field(COLUMN).type)
     if kind not in ("string", "large_string", "string_view"):
         raise ShardError(f"{shard}: the column {COLUMN!r} holds {kind[:100]}, no text")
@@ -281,7 +289,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 
 @app.command("fetch")
-def fetch_command(folder: Path, count: int = 9, base_url: str = BASE_URL) -> None:
+def fetch_command(folder: Path, count: int = 10, base_url: str = BASE_URL) -> None:
     """Download training shards and the validation shard; start it again to go on."""
     _told(lambda: fetch(folder, count=count, base_url=base_url, say=typer.echo))
 

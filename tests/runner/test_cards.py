@@ -63,7 +63,7 @@ def test_a_holder_that_is_killed_lets_go(tmp_path, monkeypatch):
     )
     try:
         assert holder.stdout.readline() == "has it\n"
-        with one_of([path], wait_seconds=60, waiting=holder.kill):
+        with one_of([path], wait_seconds=600, waiting=holder.kill):
             told.append("free")
     finally:
         holder.kill()
@@ -77,7 +77,7 @@ def test_who_waits_gives_up_when_the_runner_is_stopped(tmp_path, monkeypatch):
         monkeypatch.setattr(subprocesses.STOPPING, "is_set", lambda: True)
         with (
             pytest.raises(subprocesses.StopRequested),
-            one_of([tmp_path / "a"], wait_seconds=60),
+            one_of([tmp_path / "a"], wait_seconds=600),
         ):
             pass
 

@@ -87,7 +87,7 @@ def get(tmp_path, monkeypatch):
 
     def call(address, **options):
         options = {"count": 1, "last": 7, "say": lambda _text: None} | options
-        client = httpx.Client(timeout=10, trust_env=False, follow_redirects=True, max_redirects=3)
+        client = httpx.Client(timeout=120, trust_env=False, follow_redirects=True, max_redirects=3)
         fetch(tmp_path / "shards", base_url=address, client=client, **options)
         return {p.name: p.read_bytes() for p in (tmp_path / "shards").glob("*.parquet")}
 

@@ -11,7 +11,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from runner import manifest, shards
+from runner import locks, manifest, shards
 from runner.manifest import ShardError
 from runner.shards import BEGIN, documents, prepare
 from tests.runner.shardfolder import write_shard
@@ -52,8 +52,8 @@ def test_tokens_stand_for_the_bytes_of_the_text(folder, tokens):
 
 def test_a_text_that_spells_the_begin_token_begins_nothing(tmp_path):
     texts = [f"one {BEGIN} two", f"{BEGIN}{BEGIN}", "\u4e2d\x00\ud7ff", "plain"]
-    for number in range(2):
-        table(tmp_path / f"{number}.parquet", texts)
+    table(tmp_path / "0.parquet", texts[::-1])
+    table(tmp_path / "1.parquet", texts)
     made = prepare(tmp_path, vocabulary=300)
     ids = ids_of(made.validation)
     assert ids.count(made.begin) == len(texts)
@@ -96,7 +96,7 @@ def test_too_few_shards_and_a_wrong_vocabulary(tmp_path):
     table(tmp_path / "a.parquet", ["x"])
     with pytest.raises(ShardError, match="holds 1 parquet shards"):
         prepare(tmp_path, vocabulary=512)
-    table(tmp_path / "b.parquet", ["x"])
+    table(tmp_path / "b.parquet", ["y"])
     for vocabulary in (10, 2**16 + 1):
         with pytest.raises(ShardError, match="vocabulary"):
             prepare(tmp_path, vocabulary=vocabulary)
@@ -129,6 +129,36 @@ def test_a_shard_that_unpacks_to_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "MAX_TEXT_BYTES", 1000)
     with pytest.raises(ShardError, match="unpacks to over 1000 bytes"):
         next(documents(tmp_path / "a.parquet"))
+
+
+def test_what_is_trained_on_is_not_measured_on(tmp_path):
+    for name in ("a", "b", "c"):
+        write_shard(tmp_path / f"{name}.parquet", name == "b")
+    with pytest.raises(ShardError, match=r"c\.parquet is for validation, and a\.parq"):
+        prepare(tmp_path, vocabulary=300)
+
+
+def test_two_columns_of_one_name_are_no_text(tmp_path):
+    two = pyarrow.Table.from_arrays([pyarrow.array(["x"])] * 2, names=["text", "text"])
+    parquet.write_table(two, tmp_path / "a.parquet")
+    with pytest.raises(ShardError, match="or several"):
+        next(documents(tmp_path / "a.parquet"))
+
+
+def test_a_folder_that_is_prepared_and_read_only_can_be_used(tmp_path, monkeypatch):
+    for number in range(2):
+        write_shard(tmp_path / f"shard_{number}.parquet", number, documents=2)
+    made = prepare(tmp_path, vocabulary=300)
+    monkeypatch.setattr(shards.os, "access", lambda *_: False)
+
+    def nothing(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(locks, "_locked", nothing)
+    monkeypatch.setattr(manifest, "write", nothing)
+    assert prepare(tmp_path, vocabulary=300) == made
+    with pytest.raises(ShardError, match="Permission denied"):
+        prepare(tmp_path, vocabulary=301)
 
 
 @pytest.mark.parametrize("text", ["[", "[]", "{", "[" * 100_000, "x" * (2 * 1024**2)])
@@ -166,7 +196,7 @@ def test_several_at_once_wait_for_each_other(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(600)
     assert len(made) == 3
     assert len(set(made)) == 1
     assert sum("tokenizing" in text for text in said) == 2
