@@ -52,7 +52,7 @@ def main() -> int:
         sys.stdout.write("two runs with the same seeds: the same bytes\n")
     target = options.out / f"arms-{options.kind}"
     target.mkdir(parents=True, exist_ok=True)
-    for name in (*COMPARED, "host.json", "settings.json", "gate.jsonl"):
+    for name in (*COMPARED, "host.json", "settings.json", "library.json", "gate.jsonl"):
         if (first / name).exists():
             shutil.copyfile(first / name, target / name)
     return 0
