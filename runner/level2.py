@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from runner.borders import (
     BudgetExceeded,
     EarlierRun,
+    Memo,
     PriorError,
     ResearchContext,
     ResearchDraft,
@@ -85,18 +86,31 @@ class Level2:
         done = len(entries) - 1
         if due := done - done % self.every:
             self._drafts.due(due)
-        for draft in self._drafts.all(DraftState.DUE):
-            if draft.draft_id not in self._taken:
-                self._taken.add(draft.draft_id)
-                seen = [e for e in entries if e.number <= draft.after_trial]
-                context = self._context(draft.draft_id, seen, running, steering)
-                self._jobs.put((draft.draft_id, context))
+        self._keep_base(running, steering)
+        self._take(entries)
+
+    def _take(self, entries: list[Entry]) -> None:
+        """Hand what is due to the thread."""
+        for draft_id, context in self._due(entries):
+            if draft_id not in self._taken:
+                self._taken.add(draft_id)
+                self._jobs.put((draft_id, context))
         if self._open() and self._thread is None:
             self._thread = threading.Thread(target=self._work, name="level2", daemon=True)
             self._thread.start()
 
+    def _due(self, entries: list[Entry]) -> Iterator[tuple[str, ResearchContext]]:
+        """What is due, with what is known of its base."""
+        for draft in self._drafts.all(DraftState.DUE):
+            memo = self._drafts.memo(draft.draft_id)
+            if (base := memo.get("base")) is not None:
+                seen = [e for e in entries if e.number <= draft.after_trial]
+                yield draft.draft_id, self._context(seen, base, memo)
+
     def finish(self) -> None:
-        """Wait for what is being drafted, for a while."""
+        """Wait for what is being drafted, for a while; also for what was being drafted when a
+        runner that had done all trials was killed."""
+        self._take(self.journal.decided())
         waited = 0.0
         while self._open() and self._error is None and waited < FINISH_SECONDS:
             if waited % 10 < WAIT_SECONDS:
@@ -117,53 +131,53 @@ class Level2:
             error, self._error = self._error, None
             raise error
 
-    def _context(
-        self, draft_id: str, seen: list[Entry], running: Running, steering: Steering
-    ) -> ResearchContext:
-        trace = tuple(entry.trial() for entry in seen)
-        space, minimize = self.task.space, self.task.minimize
-        view = view_of(trace, space, frozen=steering.frozen, minimize=minimize)
+    def _keep_base(self, running: Running, steering: Steering) -> None:
+        """Keep what is due is written against, as it is now: a killed runner goes on with it, and
+        so asks no question twice."""
+        memos = [self._drafts.memo(d.draft_id) for d in self._drafts.all(DraftState.DUE)]
+        fresh = [memo for memo in memos if memo.get("base") is None]
+        if not fresh:
+            return
         base = self._base()
         source = running.source or next(
             (e.source for e in base.library if e.name == running.name), ""
         )
+        kept = {
+            "frozen": sorted(steering.frozen),
+            "guidance": steering.guidance,
+            "mechanism_name": running.name,
+            "mechanism_source": source,
+            "mechanism_digest": running.digest,
+            "base_commit": base.commit,
+            "library": [entry.model_dump() for entry in base.library],
+        }
+        for memo in fresh:
+            memo.put("base", kept)
+
+    def _context(self, seen: list[Entry], base: dict[str, Any], memo: Memo) -> ResearchContext:
+        trace = tuple(entry.trial() for entry in seen)
+        space, minimize = self.task.space, self.task.minimize
+        frozen = frozenset(base["frozen"])
+        library = tuple(LibraryEntry.model_validate(entry) for entry in base["library"])
         return ResearchContext(
+            **{**base, "frozen": frozen, "library": library},
             trace=trace,
-            best=view.best,
+            best=view_of(trace, space, frozen=frozen, minimize=minimize).best,
             space=space,
-            frozen=steering.frozen,
-            guidance=steering.guidance,
             minimize=minimize,
             sigma=self.journal.sigma,
-            mechanism_name=running.name,
-            mechanism_source=source,
-            mechanism_digest=running.digest,
-            base_commit=base.commit,
-            library=base.library,
             seed=derive(self.journal.seed, seen[-1].number, "research"),
             earlier_runs=self.earlier_runs,
-            memo=self._drafts.memo(draft_id),
+            memo=memo,
         )
 
-    def _begun(self, draft_id: str, context: ResearchContext) -> ResearchContext:
-        """The context with what is known of earlier drafts now; or as it was when this draft was
-        begun, before the runner was killed: the same questions then, and none is asked twice."""
-        memo = self._drafts.memo(draft_id)
-        if (kept := memo.get("context")) is None:
-            kept = {
-                "frozen": sorted(context.frozen),
-                "guidance": context.guidance,
-                "mechanism_name": context.mechanism_name,
-                "mechanism_source": context.mechanism_source,
-                "mechanism_digest": context.mechanism_digest,
-                "base_commit": context.base_commit,
-                "library": [entry.model_dump() for entry in context.library],
-                "earlier_drafts": self._earlier(),
-            }
-            memo.put("context", kept)
-        library = tuple(LibraryEntry.model_validate(entry) for entry in kept["library"])
-        values = {**kept, "frozen": frozenset(kept["frozen"]), "library": library}
-        return replace(context, **{**values, "earlier_drafts": tuple(kept["earlier_drafts"])})
+    def _begun(self, context: ResearchContext) -> ResearchContext:
+        """The context with what had become of earlier drafts when this one was begun."""
+        assert context.memo is not None  # noqa: S101 - `_context` gave one
+        if (kept := context.memo.get("earlier")) is None:
+            kept = {"drafts": self._earlier()}
+            context.memo.put("earlier", kept)
+        return replace(context, earlier_drafts=tuple(kept["drafts"]))
 
     def _earlier(self) -> tuple[dict[str, Any], ...]:
         return memories(self._drafts.all())
@@ -181,7 +195,7 @@ class Level2:
 
     def _draft(self, draft_id: str, context: ResearchContext) -> None:
         after = context.trace[-1].number
-        context = self._begun(draft_id, context)
+        context = self._begun(context)
         self.say(f"Level 2 after trial {after}: drafting with {self.researcher.label}")
         try:
             draft = self.researcher.draft(
@@ -193,7 +207,7 @@ class Level2:
             self.say(f"LEVEL 2 FAILED after trial {after}: {error}")
             write_rounds(self._folder(after), error.rounds, refused=str(error))
             return
-        except BudgetExceeded:  # a pause: the draft stays due, and is begun again
+        except (BudgetExceeded, JournalClosed):  # a pause: the draft stays due, and goes on
             raise
         except Exception as error:
             why = f"{type(error).__name__}: {error}"

@@ -44,9 +44,9 @@ class LevelTwoNow(Level2):
         due = done - done % self.every
         if due or self.first:
             self._drafts.due(due)
-        for draft in self._drafts.all(DraftState.DUE):
-            seen = [e for e in entries if e.number <= draft.after_trial]
-            self._draft(draft.draft_id, self._context(draft.draft_id, seen, running, steering))
+        self._keep_base(running, steering)
+        for draft_id, context in self._due(entries):
+            self._draft(draft_id, context)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -237,7 +237,7 @@ def made(context: ResearchContext) -> ResearchDraft:
     )
 
 
-def with_level2(folder: Path, researcher: Drafting, trials: int) -> tuple[Search, Journal]:
+def with_level2(folder: Path, researcher: Any, trials: int) -> tuple[Search, Journal]:
     loop, journal = search(folder, trials=trials)
     loop.outer = Level2(
         journal=journal,
