@@ -35,7 +35,7 @@ from runner.measurements import Measurements, Rules
 from runner.noise import Baseline
 from runner.protocol import HookCounts
 from runner.telling import RunState
-from runner.trainings import Trainings
+from runner.trainings import Trainings, awaited
 from sandbox.errors import InfrastructureError, MechanismFailure
 from sandbox.mechanism import View
 
@@ -189,7 +189,7 @@ class Search:
         measured = trainings.measured(pending)
         last = max(measured, default=0)
         for number in sorted(measured):
-            entry = measured[number].result()
+            entry = awaited(measured[number])
             if number == last:
                 self.control.approaching()
             decider.decide(entry, self.view())
@@ -197,7 +197,7 @@ class Search:
             if self._keeper.running is None:
                 break  # the rest waits for another mechanism
         for future in measured.values():
-            future.result()  # a swap is allowed once nothing is being trained
+            awaited(future)  # a swap is allowed once nothing is being trained
         return True
 
     def view(self) -> View:

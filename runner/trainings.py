@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from typing import Self, TypeVar
@@ -23,6 +23,8 @@ from sandbox.mechanism import Config
 
 T = TypeVar("T")
 Say = Callable[[str], None]
+
+WAKE_SECONDS = 0.5
 
 # Part of the seeds of runs that began with earlier versions: not to be changed.
 _SEEDS = {Purpose.BASELINE: "repeat", Purpose.CONFIRM: "confirm", Purpose.FINAL: "final"}
@@ -86,7 +88,7 @@ class Trainings:
             for number in missing
         ]
         for future in futures:
-            future.result()
+            awaited(future)
         return self.measurements.outcomes(purpose, trial)
 
     def _submit(self, call: Callable[[], T]) -> Future[T]:
@@ -141,6 +143,14 @@ class Trainings:
         if outcome.metric is None:
             return f"failed ({outcome.failure}): {outcome.message[-300:]}"
         return f"{self.task.metric} {outcome.metric:.4f} in {outcome.seconds:.1f} s"
+
+
+def awaited(future: Future[T]) -> T:
+    """What a training gives, or raises. Python handles signals in the main thread alone, and one
+    that comes just before this falls asleep does not wake it: so it never sleeps for long."""
+    while not future.done():
+        wait([future], WAKE_SECONDS)
+    return future.result()
 
 
 def sane(outcome: Outcome) -> Outcome:
