@@ -11,10 +11,8 @@ import uuid
 from django.db.models import Count
 
 from runner.memory import selected
-from runner.protocol import MEMORY_RUNS, Memory, MemoryRun, MemoryTrial
+from runner.protocol import MEMORY_RUNS, MEMORY_TRIALS, Memory, MemoryRun, MemoryTrial
 from runs.models import Run, Target, Trial
-
-MAX_READ = 5000
 
 
 def of(target: Target, *, task_digest: str, but: str) -> Memory:
@@ -28,7 +26,11 @@ def of(target: Target, *, task_digest: str, but: str) -> Memory:
 
 
 def _run(run: Run) -> MemoryRun:
-    trials = list(run.trials.order_by("number")[:MAX_READ])
+    newest = run.trials.order_by("-number")
+    found = [*run.trials.filter(number=0)]
+    found += newest.filter(status="kept", number__gt=0)[:MEMORY_TRIALS]
+    found += newest.exclude(status="kept")[:MEMORY_TRIALS]
+    trials = sorted(found, key=lambda trial: trial.number)
     noise = run.noise or {}
     return MemoryRun(
         run_id=str(run.run_id),
@@ -40,7 +42,7 @@ def _run(run: Run) -> MemoryRun:
         minimize=run.minimize,
         sigma=run.sigma,
         baseline=trials[0].repeats if trials[0].number == 0 else [],
-        trials_in_all=len(trials),
+        trials_in_all=run.trials.count(),
         trials=[_trial(trial) for trial in selected(trials)],
     )
 
