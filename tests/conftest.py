@@ -36,7 +36,10 @@ sys.path[:0] = [p for p in (str(ROOT), str(ROOT / "platform")) if p not in sys.p
 import django  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+if url := os.environ.get("ESCAPEMENT_TEST_DATABASE"):  # docs/deploy.md; for this process alone
+    os.environ["DATABASE_URL"] = url
 django.setup()
+os.environ.pop("DATABASE_URL", None)
 
 # The same commit gives the same examples, and a busy machine decides nothing. To look for new
 # examples at random: --hypothesis-profile=default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -115,6 +116,15 @@ def test_eight_writers_at_once_never_fork_on_postgres(postgres_site: Site) -> No
         assert connection.execute(query).fetchone() == (120, 120, 120)
     code, out = postgres_site.verify()
     assert (code, "120 entries" in out) == (0, True), out
+
+
+def test_of_eight_at_once_one_activates_on_postgres(postgres: str, tmp_path: Path) -> None:
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE race")
+    site = Site(tmp_path, f"{postgres.rpartition('/')[0]}/race")
+    told = json.loads(site.run("tests/proposals/racer.py", "activate").splitlines()[-1])
+    assert told["results"] == [*["already_used"] * 7, "done"]
+    assert told["log"] == []
 
 
 def test_a_disabled_trigger_on_postgres_is_seen_and_stops_the_log(postgres_site: Site) -> None:
