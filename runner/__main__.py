@@ -1,15 +1,16 @@
-"""The runner's command line: `python -m runner run ...` and `python -m runner tasks`.
+"""The runner's command line: `python -m runner run ...`, `tasks`, `trials` and `drafts`.
 
 Puts the parts together, turns signals into a clean stop and every way to end into an exit code.
 """
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ import typer
 from pydantic import ValidationError
 
 from runner import commands, options, summary
-from runner.baseline import BaselineFailed
+from runner.baseline import BaselineFailed, best_of
 from runner.borders import BudgetExceeded, PriorError, Task
 from runner.commands import BASELINE, BUDGET, PRIOR, SANDBOX, TOKEN, USAGE
 from runner.hotload import Loader
@@ -90,8 +91,20 @@ def drafts(
     folder: Annotated[Path, typer.Argument(help="A run's folder, as given to `run --out`.")],
 ) -> None:
     """Say what became of each draft of a run, and what the language models cost."""
+    _list(summary.of_drafts(folder))
+
+
+@app.command()
+def trials(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, as given to `run --out`.")],
+) -> None:
+    """List the trials of a run: what each changed, what it gave, and where it is kept."""
+    _list(summary.of_trials(folder))
+
+
+def _list(lines: Iterator[str]) -> None:
     try:
-        for line in summary.of_drafts(folder):
+        for line in lines:
             typer.echo(line)
     except JournalError as error:
         say(f"ERROR: {error}")
@@ -318,8 +331,22 @@ def _to_the_end(search: Search) -> tuple[int, str]:
     except BaselineFailed as error:
         search.report("failed")
         return _ended(BASELINE, f"FAILED: {error}")
-    say(f"finished: {search.plan.trials} trials are done")
+    _tell_best(search)
     return 0, "finished"
+
+
+def _tell_best(search: Search) -> None:
+    """The end of a run: how much was tried, what is best, and where to look."""
+    journal = search.journal
+    entries = journal.decided()
+    best = best_of(entries, minimize=search.task.minimize)
+    for line in summary.of_best(journal.folder, entries[0], best, seed=journal.seed):
+        say(line)
+    folder = shlex.quote(str(journal.folder))
+    say(
+        f"finished: {search.plan.trials} trials are done; `python -m runner trials {folder}` "
+        "lists them"
+    )
 
 
 def _ended(code: int, why: str) -> tuple[int, str]:

@@ -1,10 +1,12 @@
-"""What a run's folder says to people: what became of its drafts, and what language models cost.
+"""What a run's folder says to people: its trials and where each is kept, what became of its drafts,
+and what language models cost.
 
 Only reads, also beside a runner that works in the folder. It judges nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections import Counter
@@ -13,6 +15,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from runner.baseline import best_of
+from runner.journal import Entry, derive, entry_of
 from runner.settings import LEDGER
 from runner.store import DATABASE, JournalError
 
@@ -33,13 +37,63 @@ def of_drafts(folder: Path) -> Iterator[str]:
 
 
 def _drafts(folder: Path) -> list[sqlite3.Row]:
+    return _rows(folder, "SELECT * FROM drafts ORDER BY after_trial")
+
+
+def of_trials(folder: Path) -> Iterator[str]:
+    """A line for each trial with its folder, then the best. Raises JournalError."""
+    entries = [entry_of(row) for row in _rows(folder, "SELECT * FROM trials ORDER BY number")]
+    told = {str(row["key"]): row["value"] for row in _rows(folder, "SELECT * FROM meta")}
+    try:
+        seed = int(json.loads(told["identity"])["seed"])
+        report: dict[str, Any] = json.loads(told.get("run_report", "{}"))
+    except (ValueError, LookupError, TypeError) as error:
+        raise JournalError(f"{folder / DATABASE} can't be read: {error!r}") from error
+    kept = kept_by_seed(folder)
+    for entry in entries:
+        result = "" if entry.metric is None else f" {report.get('metric', '')} {entry.metric:.6g}"
+        why = f" ({entry.failure})" if entry.failure else ""
+        changes = ", ".join(f"{k}={v}" for k, v in entry.changes.items()) or "no change"
+        where = kept.get(derive(seed, entry.number, "train"))
+        place = f"; in {where}" if where else ""
+        status = entry.status or entry.phase.value
+        yield f"trial {entry.number}: {status}{why}{result}: {changes}{place}"
+    if any(entry.status == "kept" for entry in entries) and "minimize" in report:
+        found = best_of(entries, minimize=bool(report["minimize"]))
+        yield from of_best(folder, entries[0], found, seed=seed)
+
+
+def of_best(folder: Path, baseline: Entry, best: Entry, *, seed: int) -> Iterator[str]:
+    """What makes the best trial better than the baseline, and where it is kept."""
+    if best.number == baseline.number:
+        return
+    changes = ", ".join(
+        f"{name} {baseline.config.get(name)} -> {value}"
+        for name, value in best.config.items()
+        if baseline.config.get(name) != value
+    )
+    yield f"trial {best.number} is the baseline with {changes or 'no change'}"
+    if where := kept_by_seed(folder).get(derive(seed, best.number, "train")):
+        yield f"what trial {best.number} ran and printed is in {where}"
+
+
+def kept_by_seed(folder: Path) -> dict[int, Path]:
+    """The folders of trainings that a task kept, by the seed of each; the last one counts."""
+    found = {}
+    for path in sorted(folder.glob("trials/*/trial.json")):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # cut off
+            found[int(json.loads(path.read_text(encoding="utf-8"))["seed"])] = path.parent
+    return found
+
+
+def _rows(folder: Path, query: str) -> list[sqlite3.Row]:
     path = folder / DATABASE
     if not path.is_file():
         raise JournalError(f"{folder} holds no run: give the folder of `run --out`")
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
             db.row_factory = sqlite3.Row
-            return db.execute("SELECT * FROM drafts ORDER BY after_trial").fetchall()
+            return db.execute(query).fetchall()
     except sqlite3.Error as error:
         raise JournalError(f"{path} can't be read: {error}") from error
 
