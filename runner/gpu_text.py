@@ -42,13 +42,13 @@ class Text:
         return self.token_bytes.numel()
 
 
-def text_of(tokens: Path | None, cache: Path) -> Text:
-    """The token files that `tokens` names (a JSON file of the task), or bytes of local text.
+def text_of(tokens: Path | None, cache: Path, corpus: str = "") -> Text:
+    """The token files that `tokens` names (a JSON file of the task), or bytes of local text: those
+    of `corpus` (PATH:DIGEST:TRAIN_BYTES, as the task collected them), else collected now.
 
     Raises TrainingFailure, ShardError, CorpusError."""
     if tokens is None:
-        corpus = prepare(cache)
-        train, held_out = read(corpus.path, digest=corpus.digest, train_bytes=corpus.train_bytes)
+        train, held_out = _local(cache, corpus)
         return Text(
             train=(torch.frombuffer(bytearray(train), dtype=torch.uint8),),
             validation=torch.frombuffer(bytearray(held_out), dtype=torch.uint8),
@@ -68,6 +68,14 @@ def text_of(tokens: Path | None, cache: Path) -> Text:
         raise TrainingFailure(
             "infrastructure", f"{tokens} names no token files ({error!r}): the task writes it anew"
         ) from None
+
+
+def _local(cache: Path, corpus: str) -> tuple[bytes, bytes]:
+    if not corpus:
+        made = prepare(cache)
+        return read(made.path, digest=made.digest, train_bytes=made.train_bytes)
+    path, digest, size = corpus.rsplit(":", 2)
+    return read(Path(path), digest=digest, train_bytes=int(size))
 
 
 def _mapped(path: Path, begin: int) -> Tensor:

@@ -131,6 +131,7 @@ def train(
             sys.stdout.write(f"trained {told:.0f} s, step {step}, loss {seen:.3f}\n")
             sys.stdout.flush()
     _settle(device)
+    gc.unfreeze()
     return Run(
         steps=step,
         tokens=step * parts * rows * length,
@@ -178,7 +179,7 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
     setting = SETTINGS[options.setting]
     knobs = checked(options.knobs, setting)
     device = gpu_card.device_of(options.device)
-    text = text_of(options.tokens, options.cache)
+    text = text_of(options.tokens, options.cache, options.corpus)
     torch.manual_seed(options.seed)
     if device.type == "cpu":
         torch.set_num_threads(options.threads)
@@ -297,6 +298,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
     parser.add_argument("--tokens", type=Path, help="JSON that names token files; else bytes")
+    parser.add_argument("--corpus", default="", help="PATH:DIGEST:TRAIN_BYTES of local text")
     parser.add_argument("--cache", type=Path, default=Path("var/corpus"), help="of local text")
     parser.add_argument("--probe", action="store_true", help="say what the device is, and end")
     return parser.parse_args(arguments)

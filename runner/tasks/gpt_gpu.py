@@ -222,9 +222,11 @@ class GpuTask:
         )
 
     def _command(self, config: Config, seed: int) -> list[str]:
-        text = [f"--cache={self._cache.resolve()}"]
         if isinstance(self.text, Tokens):
-            text = [f"--tokens={self._list.resolve()}"]
+            text = f"--tokens={self._list.resolve()}"
+        else:
+            at = self.text.path.resolve()
+            text = f"--corpus={at}:{self.text.digest}:{self.text.train_bytes}"
         return [
             sys.executable,
             "-m",
@@ -237,7 +239,7 @@ class GpuTask:
             f"--attention={self.windows}",
             f"--threads={self.options.threads}",
             f"--seed={seed}",
-            *text,
+            text,
             json.dumps(dict(config), sort_keys=True, allow_nan=False),
         ]
 

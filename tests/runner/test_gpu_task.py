@@ -269,6 +269,15 @@ def test_bytes_of_local_text_are_a_fallback_that_says_so(capsys, tmp_path):
     assert re.search(r"^tokens_per_second: +\d+$", told, re.MULTILINE)
 
 
+def test_local_text_that_changed_is_not_trained_on(tmp_path, monkeypatch, capsys):
+    options = {"setting": "tiny", "device": "cpu", "compile": "off", "data": "bytes"}
+    task = get_task("gpt-gpu", options, places=Places(var=tmp_path))
+    task.text.path.write_bytes(task.text.path.read_bytes()[:-1] + b"?")
+    monkeypatch.setattr(gpt_gpu, "measure", lambda args, **_: train_gpu.main(args[3:]))
+    assert task.run(task.space.defaults(), seed=0) == EXIT_CODES["infrastructure"]
+    assert "recorded is" in capsys.readouterr().err
+
+
 def test_what_is_trained_on_is_said_and_in_the_digest(folder, tmp_path):
     """That a trial on shards gives a metric is part of the contract of every task."""
     options = {"setting": "tiny", "device": "cpu", "compile": "off", "budget_seconds": 0.5}
