@@ -127,6 +127,9 @@ Target = Annotated[
     float | None, typer.Option(help="A metric to reach. Default: a sigma from a known optimum.")
 ]
 Beside = Annotated[list[Path] | None, typer.Option(help="A foreign trace to show. Repeatable.")]
+Higher = Annotated[
+    list[Path] | None, typer.Option(help="The same, where higher is better. Repeatable.")
+]
 PriorName = Annotated[str, typer.Option(help="Level 1: `habit` or `openai`.")]
 GeneratorName = Annotated[str, typer.Option(help="Level 2: `catalog` or `openai`.")]
 Url = Annotated[str, typer.Option(help="The OpenAI-compatible endpoint.")]
@@ -153,6 +156,7 @@ def _add_arms(
         confirmations: Confirm = 1,
         target: Target = None,
         beside: Beside = None,
+        beside_maximize: Higher = None,
         prior: PriorName = "habit",
         generator: GeneratorName = "catalog",
         base_url: Url = "",
@@ -173,7 +177,7 @@ def _add_arms(
             run = {name: value for name, value in given.items() if name in _OF_RUN}
             own = {name: value for name, value in given.items() if name in _OF_ARMS}
             run["task_options"] = tuple(context.args)
-            _arms({**own, "run": run}, beside or [], say)
+            _arms({**own, "run": run}, beside or [], beside_maximize or [], say)
 
 
 _OF_RUN = frozenset({"task", "out", "trials", "level2_every"}) | frozenset(
@@ -184,11 +188,13 @@ _OF_ARMS = frozenset({"arms", "repeats", "seed", "level2_first", "keep_sigma"}) 
 )
 
 
-def _arms(given: Mapping[str, Any], beside: list[Path], say: Say) -> None:
+def _arms(given: Mapping[str, Any], lower: list[Path], higher: list[Path], say: Say) -> None:
     from runner.arms.command import ArmsSettings, run_arms  # noqa: PLC0415 - numpy, scipy
 
     settings = ArmsSettings.model_validate(given)
-    run_arms(settings, beside=tuple(read_foreign(path) for path in beside), say=say)
+    beside = [read_foreign(path) for path in lower]
+    beside += [read_foreign(path, minimize=False) for path in higher]
+    run_arms(settings, beside=tuple(beside), say=say)
 
 
 @contextmanager

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import statistics
 from collections.abc import Sequence
@@ -108,11 +107,18 @@ def _band(arm: Arm, floor: float, scale: float) -> tuple[list[float], list[float
     return mean, low, high
 
 
+def _plain(text: str) -> str:
+    """Text from outside as a label: no mathematics, and shown though it begins with `_`."""
+    return " " + "".join(c if c.isprintable() else " " for c in text)[:60].replace("$", r"\$")
+
+
 def _foreign(axes: Any, beside: Sequence[Foreign]) -> None:
     for place, trace in enumerate(beside):
         curve = trace.curve()
-        colour = f"#{hashlib.sha256(f'{place}{trace.name}'.encode()).hexdigest()[:6]}"
-        axes.plot(range(len(curve)), curve, color=colour, label=f"{trace.name} ({trace.format})")
+        colour = f"C{place % 10}"
+        axes.plot(
+            range(len(curve)), curve, color=colour, label=_plain(f"{trace.name} ({trace.format})")
+        )
     axes.set_title("beside: other task, other host", fontsize=10)
     axes.set_xlabel("trials")
     axes.set_ylabel("best kept, as written there")

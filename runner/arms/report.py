@@ -275,10 +275,23 @@ def _beside(beside: Sequence[Foreign]) -> str:
     if not beside:
         return ""
     rows = [
-        [f.name, f.format, str(len(f.trials)), str(f.broken_count), _number(f.best)] for f in beside
+        [
+            _cell(f.name),
+            f.format,
+            str(len(f.trials)),
+            str(f.broken_count),
+            "-" if f.best is None else f"{f.best:.6g}",
+            "lower" if f.minimize else "higher",
+        ]
+        for f in beside
     ]
-    head = ["foreign trace", "format", "trials", "broken rows", "best"]
+    head = ["foreign trace", "format", "trials", "broken rows", "best kept", "better is"]
     return "Shown beside (other task, other host: no comparison):\n\n" + _table(head, rows)
+
+
+def _cell(text: str) -> str:
+    """Text from outside in one cell of a table."""
+    return "".join(c if c.isprintable() and c not in "|`<>[]*_\\" else " " for c in text)[:80]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -194,9 +194,14 @@ def test_foreign_traces_stand_beside_and_are_never_compared(tmp_path):
     out = tmp_path / "out"
     done = run(arms(out, "--beside", trace, arms="A,U", repeats=1))
     assert done.exit_code == 0, done.output
-    assert "| results.tsv | results.tsv | 2 | 1 | 0.9932 |" in (out / "arms.md").read_text()
+    assert "| results.tsv | results.tsv | 2 | 1 | 0.9932 | lower |" in (out / "arms.md").read_text()
     data = json.loads((out / "arms.json").read_text())
     assert data["beside"][0]["broken_count"] == 1
+    other = tmp_path / "accu|racy$.jsonl"
+    other.write_text('{"metric": 0.5}\n{"metric": 0.75}\n{"metric": 0.7, "status": "discard"}\n')
+    done = run(arms(out, "--beside", trace, "--beside-maximize", other, arms="A,U", repeats=1))
+    assert done.exit_code == 0, done.output
+    assert "| accu racy$.jsonl | jsonl | 3 | 0 | 0.75 | higher |" in (out / "arms.md").read_text()
 
 
 # --- import-trace ---
