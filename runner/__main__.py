@@ -47,9 +47,10 @@ SIGNAL = 128
 EXITS = """
 Exit codes: 0 all trials are done; 2 the options, the folder or the credentials can't be used;
 3 the platform does not accept the token; 4 the language model's token cap is reached; 5 the prior
-gives nothing usable any more; 6 the sandbox engine can't be used; 7 the default configuration
-can't be trained; 130 and 143 stopped by a signal; 1 an error of the program. After each of them
-the same command goes on exactly where it stopped: nothing is lost, nothing is done twice.
+gives nothing usable any more; 6 this machine can't go on: no sandbox engine, or three trials in a
+row that could not be trained on it; 7 the default configuration can't be trained; 130 and 143
+stopped by a signal; 1 an error of the program. After each of them the same command goes on exactly
+where it stopped: nothing is lost, nothing is done twice.
 """
 
 app = typer.Typer(
@@ -327,7 +328,7 @@ def _to_the_end(search: Search) -> tuple[int, str]:
         return _ended(TOKEN, f"TOKEN NOT ACCEPTED: {error}")
     except InfrastructureError as error:
         search.report("stopped")
-        return _ended(SANDBOX, f"PAUSED, the sandbox can't be used: {error}")
+        return _ended(SANDBOX, f"PAUSED, this machine can't go on: {error}")
     except BaselineFailed as error:
         search.report("failed")
         return _ended(BASELINE, f"FAILED: {error}")

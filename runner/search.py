@@ -15,7 +15,8 @@ recorded as not kept because nobody decided, and no further one starts before `C
 mechanism.
 
 A prior without an answer is no fault of the mechanism: the trial is recorded as failed
-(`no_candidate`), and after MAX_EMPTY in a row the run stops with PriorError, to be resumed.
+(`no_candidate`), and after MAX_EMPTY in a row the run stops with PriorError, to be resumed. The
+same with InfrastructureError, where as many in a row failed for the machine (`infrastructure`).
 """
 
 from __future__ import annotations
@@ -198,7 +199,19 @@ class Search:
                 break  # the rest waits for another mechanism
         for future in measured.values():
             awaited(future)  # a swap is allowed once nothing is being trained
+        if measured:
+            self._require_a_machine()
         return True
+
+    def _require_a_machine(self) -> None:
+        """Raise InfrastructureError where the last trials all failed for this machine (a full disk,
+        no card): the next ones would be used up within seconds."""
+        last = self.journal.decided()[-MAX_EMPTY:]
+        if len(last) == MAX_EMPTY and all(e.failure == "infrastructure" for e in last):
+            raise InfrastructureError(
+                f"the last {MAX_EMPTY} trials could not be trained on this machine: "
+                f"{last[-1].message[:MESSAGE_CHARS]}"
+            )
 
     def view(self) -> View:
         """What a mechanism may see now; it can't ask anything through this one."""
