@@ -239,3 +239,11 @@ def test_the_drawing_of_the_states_is_the_table() -> None:
     assert drawings == [as_mermaid()], (
         "docs/architecture.md is not what states.py says: paste states.as_mermaid() into it"
     )
+
+
+def test_the_map_of_the_runner_names_every_file_of_it_once() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    part = text.partition("## The runner, file by file")[2].partition("\n## ")[0]
+    named = sorted(re.findall(r"`(\w+\.py)`", "".join(re.findall(r"\|([^|]*)\|\n", part))))
+    there = sorted(p.name for p in (ROOT / "runner").glob("*.py") if p.name != "__init__.py")
+    assert named == there, "name each file of runner/ once in docs/architecture.md, file by file"

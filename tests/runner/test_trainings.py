@@ -40,10 +40,14 @@ def test_a_signal_that_does_not_wake_the_waiting_thread_is_heard_before_the_trai
         training.set_result(None)
 
     thread = threading.Thread(target=train)
+
+    def begin_and_wait() -> None:
+        thread.start()
+        awaited(training)
+
     try:
         with pytest.raises(Told):
-            thread.start()
-            awaited(training)
+            begin_and_wait()
         assert not training.done()
     finally:
         over.set()
