@@ -131,18 +131,19 @@ class Ledger:
 
     def _check(self, tokens: int, cost: float) -> None:
         held = self._held.values()
+        beside = f" ({len(held)} more being asked)" if held else ""
         known = self.total_tokens + sum(h.prompt_tokens + h.answer_tokens for h in held)
         if known + tokens > self.cap_tokens:
             raise BudgetExceeded(
-                f"{self.total_tokens} of {self.cap_tokens} tokens are spent and the next question "
-                f"needs about {tokens}: raise the cap and start the run again"
+                f"{self.total_tokens} of {self.cap_tokens} tokens are spent{beside} and the next "
+                f"question needs about {tokens}: raise the cap and start the run again"
             )
         if self.cap_cost is not None and self.cost + sum(h.cost for h in held) + cost > (
             self.cap_cost
         ):
             raise BudgetExceeded(
-                f"{self.cost:.4f} of {self.cap_cost:.4f} is spent and the next question may cost "
-                f"{cost:.4f}: raise the cost cap and start the run again"
+                f"{self.cost:.4f} of {self.cap_cost:.4f} is spent{beside} and the next question "
+                f"may cost {cost:.4f}: raise the cost cap and start the run again"
             )
 
     def spend(
