@@ -262,11 +262,6 @@ class Drafts:
         with self.store.transaction() as db:
             db.execute("UPDATE attestations SET report = ? WHERE id = ?", (state, key))
 
-    def last_attestation(self) -> Observed | None:
-        """The newest attestation, sent or not."""
-        rows = self.store.rows("SELECT body FROM attestations ORDER BY id DESC LIMIT 1")
-        return Observed.model_validate_json(rows[0]["body"]) if rows else None
-
     # --- counting what the platform lacks ---
 
     def backlog(self) -> Mapping[str, int]:

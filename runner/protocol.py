@@ -27,15 +27,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PROTOCOL_VERSION = 1
 MAX_BODY_BYTES = 1024 * 1024
 MAX_TRIALS_A_BATCH = 200
 LEVEL2_OUTCOMES = 30
 MEMORY_RUNS = 10
 MEMORY_TRIALS = 100  # of one run
-
-Digest = str
-"""SHA-256 as 64 lower-case hex digits."""
 
 HEX64 = r"^[0-9a-f]{64}$"
 HEX40 = r"^[0-9a-f]{40}$"
