@@ -23,6 +23,7 @@ from django_tasks_db.management.commands.db_worker import Worker
 
 from proposals import screening, sweeps
 from sandbox import reaper
+from sandbox.errors import InfrastructureError
 
 log = logging.getLogger("escapement.work")
 MAIN = DEFAULT_TASK_QUEUE_NAME
@@ -67,9 +68,15 @@ class Sweeper(threading.Thread):
             if done := function():
                 log.info("%s: %s", name, done)
             self._failures[name] = 0
-        except Exception:  # one sweep's trouble must not stop the others, nor be hidden
+        except Exception as error:  # one sweep's trouble must not stop the others, nor be hidden
             self._failures[name] += 1
-            log.exception("the sweep %r failed (%s in a row)", name, self._failures[name])
+            log.error(
+                "the sweep %r failed (%s in a row): %s",
+                name,
+                self._failures[name],
+                error,
+                exc_info=not isinstance(error, InfrastructureError),  # whose message says it all
+            )
             if self._failures[name] >= MAX_FAILURES and name not in sweeps.NEED_AN_ENGINE:
                 self.failed = name
                 self._worker.running = False
