@@ -104,11 +104,11 @@ class GpuTask:
                 options.attention, device=options.device, compiler=options.compile
             )
             visible = os.environ.get(VISIBLE)
-            self._cards = cards_of(_probe(options, visible), visible)
+            self._compiled = places.var / "compiled" if options.compile == "inductor" else None
+            self._cards = cards_of(_probe(options, visible, self._compiled), visible)
         except (ValueError, CardError) as error:
             raise TaskError(str(error)) from None
         self.device = self._cards[0].name
-        self._compiled = places.var / "compiled"
         self._cache = places.var / "corpus"
         self._shards = options.shards or places.var / "shards"
         self._list = self._cache / "tokens.json"
@@ -249,7 +249,9 @@ def _compilers(folder: Path | None) -> dict[str, str]:
     return {**kept, **{name: os.environ[name] for name in PASSED_ON if name in os.environ}}
 
 
-def _probe(options: GpuOptions, visible: str | None) -> tuple[dict[str, str], ...]:
+def _probe(
+    options: GpuOptions, visible: str | None, compiled: Path | None
+) -> tuple[dict[str, str], ...]:
     """The cards that can be seen. Raises TaskError where there is none, or where what a training
     needs does not work on them: nothing falls back."""
     words = (
@@ -258,17 +260,19 @@ def _probe(options: GpuOptions, visible: str | None) -> tuple[dict[str, str], ..
         f"--compile={options.compile}",
         *([f"--attention={options.attention}"] if options.attention else []),
     )
-    return _probed(words, visible)
+    return _probed(words, visible, compiled)
 
 
 @cache
-def _probed(words: tuple[str, ...], visible: str | None) -> tuple[dict[str, str], ...]:
+def _probed(
+    words: tuple[str, ...], visible: str | None, compiled: Path | None
+) -> tuple[dict[str, str], ...]:
     seen = {} if visible is None else {VISIBLE: visible}
     try:
         done = subprocess.run(  # noqa: S603 - our own trainer
             [sys.executable, "-m", "runner.train_gpu", "--probe", *words],
             cwd=ROOT,
-            env=trial_environment({**_compilers(None), **seen}),
+            env=trial_environment({**_compilers(compiled), **seen}),
             capture_output=True,
             text=True,
             timeout=PROBE_SECONDS,

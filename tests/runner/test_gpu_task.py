@@ -197,7 +197,7 @@ def test_what_does_not_work_is_said_with_the_way_out(monkeypatch, what):
         wrong = gpu_card.near_mask(gpu_card.CHECK_LENGTH, gpu_card.CHECK_WINDOW + 9)
         monkeypatch.setattr(gpu_card, "near_blocks", lambda *_: wrong)
     with pytest.raises(TrainingFailure, match=way_out) as caught:
-        gpu_card.check(CPU, precision="float32", compiler="aot_eager", windows=windows)
+        gpu_card.check(CPU, precision="float32", compiler="eager", windows=windows)
     assert caught.value.failure == "infrastructure"
 
 
@@ -311,7 +311,7 @@ def carded(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("CC", "/opt/cc")
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it for itself
     monkeypatch.setenv("HF_TOKEN", "secret")
-    monkeypatch.setattr(gpt_gpu, "_probed", lambda _words, _visible: cards)
+    monkeypatch.setattr(gpt_gpu, "_probed", lambda *_: cards)
     given = {"setting": "tiny", "shards": folder}
     task = get_task("gpt-gpu", given, places=Places(var=tmp_path))
     calls = []
