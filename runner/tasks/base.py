@@ -6,6 +6,7 @@ failure, none is an exception here and none is ever a number. It does not know a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -92,6 +93,13 @@ def constraint_outcome(space: Space, config: Config) -> Outcome | None:
     return Outcome(metric=None, failure="constraint", message=_short("; ".join(problems)))
 
 
+def disk_outcome(error: OSError) -> Outcome:
+    """A trial's folder could not be used."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "free some space" if full else "the trial's folder can't be used"
+    return Outcome(metric=None, failure="infrastructure", message=_short(f"{what}: {error}"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Told:
     """A line of output that names a failure's class, where a trial ends with an error."""
@@ -158,7 +166,10 @@ def classify(
         )
 
     if done.timed_out:
-        return failed("timeout", f"killed after {deadline_seconds:.0f} s")
+        return failed(
+            "timeout",
+            f"killed after {deadline_seconds:.0f} s, a trial's deadline (see --budget-seconds)",
+        )
     if done.returncode != 0:
         failure = _failure_of(done, told)
         return failed(failure, f"the trial ended with code {done.returncode}")

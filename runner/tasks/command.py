@@ -26,11 +26,12 @@ from runner.tasks.base import (
     Told,
     constraint_outcome,
     digest_over,
+    disk_outcome,
     host_facts,
     measure,
     trial_environment,
 )
-from runner.tasks.folders import Changed, Snapshot, look
+from runner.tasks.folders import Changed, Snapshot, look, real
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
 from runner.tasks.reading import MetricReader
 from runner.tasks.records import MARK, Record, Records, outcome_data
@@ -79,7 +80,7 @@ class CommandTask:
     def __init__(self, options: CommandOptions, *, out: Path | None) -> None:
         self.file, lines = load(options.config, CommandFile)
         self._config_digest = hashlib.sha256(options.config.read_bytes()).hexdigest()
-        self.root = (options.config.parent / self.file.directory).resolve()
+        self.root = real(options.config.parent / self.file.directory)
         if not self.root.is_dir():
             raise lines.error(("directory",), f"{self.root} is not a folder")
         knobs = {name: knob_of(name, part, None, lines) for name, part in self.file.knobs.items()}
@@ -147,7 +148,7 @@ class CommandTask:
                 outcome = refused or self._trial(config, seed, record, progress)
                 record.write("outcome.json", outcome_data(outcome))
         except OSError as error:
-            return Outcome(metric=None, failure="infrastructure", message=f"{error}")
+            return disk_outcome(error)
         return outcome
 
     def _trial(

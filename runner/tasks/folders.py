@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.store import DATABASE
 from runner.tasks.base import TaskError
 
 MAX_FILES = 20_000
@@ -59,19 +60,26 @@ class Folder:
         }
 
 
+def real(path: Path) -> Path:
+    """Where a path leads; links in a circle stay as they are."""
+    return Path(os.path.realpath(path))
+
+
 def look(root: Path, *, share: Collection[str] = (), without: Collection[Path] = ()) -> Folder:
     """See a folder: hash every file. `share` names paths that are too large to copy; `without`
-    are folders of ours that may lie within. Raises TaskError over the limits."""
+    are folders of ours that may lie within: they, other runs' folders, and folders that hold
+    nothing else are no part of it. Raises TaskError over the limits."""
     if not root.is_dir():
         raise TaskError(f"{root} is not a folder: give --dir the folder with the script")
-    root = root.resolve()
-    if root in (p.resolve() for p in without):
+    root = real(root)
+    ours = {real(path) for path in without}
+    if root in ours:
         raise TaskError(f"{root} stays as it is: give --out another folder")
     shared = {name: _shared(root, name) for name in share}
-    skipped = {*(p.resolve() for p in without), *(root / name for name in share)}
+    apart = {root / name for name in share}
     items: dict[str, Item] = {}
     total = 0
-    for path in _walk(root, skipped):
+    for path in _walk(root, ours, apart):
         relative = path.relative_to(root).as_posix()
         try:
             item, size = _item(path, root, MAX_BYTES - total)
@@ -84,7 +92,9 @@ def look(root: Path, *, share: Collection[str] = (), without: Collection[Path] =
                 f"{root} holds over {MAX_FILES} files or {MAX_BYTES // 1024**3} GiB, too much to "
                 "copy for every trial: name its large parts in `share:` of a space.yaml"
             )
-    return Folder(root=root, items=items, shared=shared)
+    around = {parent for own in ours for parent in own.parents}  # what they need is made anyway
+    seen = {n: i for n, i in items.items() if i.kind != "folder" or root / n not in around}
+    return Folder(root=root, items=seen, shared=shared)
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -92,12 +102,16 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return sorted(p for p in before.keys() | now.keys() if before.get(p) != now.get(p))
 
 
-def _walk(root: Path, skipped: Collection[Path]) -> Iterator[Path]:
+def _walk(root: Path, ours: set[Path], apart: set[Path]) -> Iterator[Path]:
+    """What is below `root` but not in `ours` or `apart`; runs on the way are added to `ours`."""
+
     def failed(error: OSError) -> None:
         raise TaskError(f"{error.filename} can't be read: {error.strerror}")
 
     for folder, names, files in os.walk(root, onerror=failed):
         here = Path(folder)
+        ours |= {here / name for name in names if (here / name / DATABASE).is_file()}
+        skipped = ours | apart
         kept = sorted(n for n in names if n not in LEFT_OUT and here / n not in skipped)
         names[:] = [n for n in kept if not (here / n).is_symlink()]
         linked = [n for n in kept if (here / n).is_symlink()]
@@ -111,7 +125,9 @@ def _item(path: Path, root: Path, room: int) -> tuple[Item, int]:
     within the folder leads to the copy's own part; any other link is kept as it is."""
     info = path.lstat()
     if stat.S_ISLNK(info.st_mode):
-        target = path.resolve(strict=False)
+        target = real(path)
+        if target == path:  # a circle: it leads nowhere in the copy as well
+            return Item(kind="link", value=os.readlink(path)), 0
         if target.is_relative_to(root):
             return Item(kind="link", value=os.path.relpath(target, path.parent)), 0
         if not target.is_file():
@@ -196,8 +212,11 @@ class Snapshot:
         try:
             self._take()
         except (Changed, OSError) as error:
+            way_out = (
+                "" if isinstance(error, Changed) else ". Free some space, or choose another --out"
+            )
             raise TaskError(
-                f"{self.folder.root} can't be copied to {self.place}: {error}"
+                f"{self.folder.root} can't be copied to {self.place}: {error}{way_out}"
             ) from None
 
     def _take(self) -> None:

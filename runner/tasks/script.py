@@ -28,12 +28,13 @@ from runner.tasks.base import (
     Told,
     constraint_outcome,
     digest_over,
+    disk_outcome,
     host_facts,
     measure,
     trial_environment,
 )
 from runner.tasks.constants import MAX_SCRIPT_BYTES, Source, edit, read
-from runner.tasks.folders import Changed, Snapshot, look
+from runner.tasks.folders import Changed, Snapshot, look, real
 from runner.tasks.hints import nothing_to_search
 from runner.tasks.inference import LeftAlone, infer, value_of
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
@@ -106,7 +107,7 @@ class ScriptTask:
         root = options.directory
         if not root.is_dir():
             raise TaskError(f"{root} is not a folder: give --dir the folder with the script")
-        self.root = root.resolve()
+        self.root = real(root)
         self.file, self.lines = _space_file(options, self.root)
         self.script = options.script or self.file.script
         self.folder = look(
@@ -142,7 +143,7 @@ class ScriptTask:
             f"{self.deadline_seconds:g} s a trial."
         )
         if out is not None and Path(self.command[0]).name == "uv":  # one environment for all trials
-            self._environment["UV_PROJECT_ENVIRONMENT"] = str(out.resolve() / "venv")
+            self._environment["UV_PROJECT_ENVIRONMENT"] = str(real(out) / "venv")
         self._records = Records(out)
         if self._snapshot is not None:
             self._snapshot.take()
@@ -195,9 +196,7 @@ class ScriptTask:
                 outcome = refused or self._trial(config, seed, record, progress)
                 record.write("outcome.json", outcome_data(outcome))
         except OSError as error:
-            return Outcome(
-                metric=None, failure="infrastructure", message=f"{error}: free some space"
-            )
+            return disk_outcome(error)
         return outcome
 
     def _against_a_rule(self, config: Config) -> Outcome | None:
@@ -260,7 +259,7 @@ def _space_file(options: ScriptOptions, root: Path) -> tuple[ScriptFile, Lines]:
 
 def _bytes(root: Path, script: str) -> bytes:
     path = root / script
-    inside = path.resolve().is_relative_to(root) or path.is_symlink()
+    inside = path.is_symlink() or real(path).is_relative_to(root)
     if Path(script).is_absolute() or ".." in Path(script).parts or not inside:
         raise TaskError(f"the script {script!r} is not within {root}")
     if not path.is_file():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from runner.journal import Journal
 from runner.tasks import TaskError, get_task
 from runner.tasks.folders import MAX_BYTES, PARTIAL
 from tests.runner.scriptfolder import HONEST, made, seen, tried
@@ -211,3 +214,32 @@ def test_a_copy_that_was_cut_off_is_made_again(folder, tmp_path):
     assert [p.name for p in (out / "source").iterdir()] == ["train.py"]
     (out / "source").rename(out / PARTIAL)  # as if it ended just before
     assert tried(made(folder, None, out=out)).metric == pytest.approx(1.1)
+
+
+def test_runs_within_the_folder_are_no_part_of_it(folder, tmp_path):
+    """`--out D/runs/a`, resumed, with another run beside it: the same task each time."""
+    first = made(folder, out=folder / "runs" / "a")
+    with closing(Journal(folder / "runs" / "a")):
+        pass
+    assert tried(first).metric == pytest.approx(1.1)
+    (folder / "notes").mkdir()
+    beside = made(folder, None, out=folder / "runs" / "b")
+    (folder / "notes").rmdir()
+    with closing(Journal(folder / "runs" / "b")):
+        pass
+    again = made(folder, None, out=folder / "runs" / "a")
+    assert list(again.folder.items) == ["train.py"]
+    assert again.digest == first.digest != beside.digest
+    (folder / "runs" / "mine.txt").write_text("")
+    with pytest.raises(TaskError, match=r"runs/mine\.txt changed"):
+        made(folder, None, out=folder / "runs" / "a")
+
+
+def test_links_in_a_circle_lead_nowhere(folder, tmp_path):
+    for name, target in {"self": "self", "one": "two", "two": "one", "up": ".."}.items():
+        (folder / name).symlink_to(target)
+    task = made(folder, out=tmp_path / "out")
+    assert tried(task).metric == pytest.approx(1.1)
+    assert (tmp_path / "out" / "source" / "self").readlink() == Path("self")
+    with pytest.raises(TaskError, match="no self"):
+        made(folder, None, script="self")
