@@ -321,7 +321,9 @@ def carded(folder, tmp_path, monkeypatch):
         return "an outcome"
 
     monkeypatch.setattr(gpt_gpu, "measure", measure)
-    return SimpleNamespace(task=task, calls=calls, cards=cards)
+    yield SimpleNamespace(task=task, calls=calls, cards=cards)
+    for one in cards:
+        Card(device="", key=one["uuid"], name="").lock.unlink(missing_ok=True)
 
 
 def test_a_trial_sees_one_card_and_what_a_compiler_needs(carded, tmp_path):
@@ -349,8 +351,6 @@ def test_a_card_in_use_is_left_alone_and_with_none_left_a_trial_waits(carded, mo
     assert outcome.failure == "infrastructure"
     assert "held by another process" in outcome.message
     assert len(carded.calls) == 1
-    for path in locked:
-        path.unlink()
 
 
 def test_the_way_attention_is_computed_is_in_the_digest(carded, folder, tmp_path):
