@@ -34,6 +34,11 @@ def refusal(files: Mapping[str, str], name: str, context: ResearchContext) -> st
         wrong.append(f"the class attribute `name` must be {name!r}")
     if wrong:
         return "interface: " + "; ".join(wrong)[:2000]
+    if not _tests(files[f"tests/test_{name}.py"], name):
+        return (
+            f"no_test: the test file has no `def test_...`, or never imports mechanisms.{name}: "
+            "whatever the mechanism did, it would pass"
+        )
     shape = fingerprint(source)
     for entry in context.library:
         if shape == fingerprint(entry.source):
@@ -139,6 +144,17 @@ def _numbered(part: ast.stmt, given: frozenset[str]) -> ast.stmt:
         elif isinstance(node, Definition):
             node.name = node.name if node.name in interface.HOOKS else ""
     return part
+
+
+def _tests(test: str, name: str) -> bool:
+    """Whether a test file has a test, and has the mechanism to test."""
+    nodes = list(ast.walk(tree_of(test)))
+    functions = [n for n in nodes if isinstance(n, ast.FunctionDef)]
+    imported = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            imported |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+    return f"mechanisms.{name}" in imported and any(f.name.startswith("test") for f in functions)
 
 
 def _declared_name(source: str) -> str | None:

@@ -24,7 +24,7 @@ from tests.runner.test_research import CRITICISED, EXPLORED, SPECIFIED, research
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = sorted((ROOT / "tests/sandbox/specimens/foreign").glob("*.py"))
-TEST = "def test_nothing():\n    assert True\n"
+TEST = "import mechanisms.second\n\n\ndef test_nothing():\n    assert mechanisms.second\n"
 
 
 def transcript(path: Path) -> tuple[str, ...]:

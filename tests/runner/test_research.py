@@ -135,6 +135,8 @@ BROKEN = {
     "no_mechanism": generated(source="X = 1\n"),
     "two_mechanisms": generated(source=SOURCE + SOURCE.partition("\n\n\n")[2]),
     "syntax_error: tests": generated(test="def test(:\n"),
+    "no_test": generated(test="def test_it():\n    assert True\n"),
+    "no_test: imported": generated(test="from mechanisms.NAME import Second\n"),
     "the class attribute `name`": generated(source=SOURCE.replace("NAME", "other")),
     "deeply_nested": generated(source=SOURCE + "X = " + "-" * 300 + "1\n"),
     "approved operator tabu": generated(
