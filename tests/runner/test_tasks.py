@@ -201,7 +201,7 @@ def test_a_spoiled_corpus_is_our_trouble_and_not_the_trials(task, tmp_path):
 
 def test_too_little_memory_is_oom(task):
     small = GptTask(budget_seconds=1.0, cache=task._cache, memory_mb=420)
-    config = {**task.space.defaults(), "DEVICE_BATCH_SIZE": 128}
+    config = {**task.space.defaults(), "TOTAL_BATCH_SIZE": 2**14, "DEVICE_BATCH_SIZE": 128}
     assert small.run(config, seed=0).failure == "oom"
 
 
