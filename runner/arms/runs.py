@@ -217,7 +217,7 @@ def _control(
             researcher=researcher,
             base=lambda: shop.base,
             every=shop.level2_every,
-            say=lambda _text: None,
+            say=lambda text: _tell_trouble(shop, text),
             news=lambda: None,
         )
         level2.first = shop.level2_first
@@ -231,6 +231,12 @@ def _control(
         first=placebo_files() if arm.mechanisms is Mechanisms.PLACEBO else None,
     )
     return control, researcher.label if level2 is not None and researcher is not None else ""
+
+
+def _tell_trouble(shop: Workshop, text: str) -> None:
+    """Of what Level 2 says, where it came to nothing: the rest is in the events."""
+    if text.startswith("LEVEL 2"):
+        shop.say(text)
 
 
 def _mechanisms(journal: Journal) -> list[dict[str, Any]]:
