@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from runner.__main__ import app
 from runner.arms.gate import placebo_digest
 from runner.foreign import read_foreign
+from runner.surface_file import Measured, read_surface, write_surface
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ROOT / "tests/runner/surfaces/small.json.gz"
@@ -142,6 +144,35 @@ def test_the_placebo_goes_the_whole_way_and_changes_nothing(tmp_path):
     assert used["hooks"]["raised"] == 0
     assert placebo["events"][0][0]["what"] == "loaded"
     assert "in 2 of 2 repeats" in (out / "arms.md").read_text()
+
+
+def test_an_arm_whose_level_2_could_not_act_is_named(tmp_path):
+    """With so few trials arm D is arm A: nobody may take it for a mechanism that does not help."""
+    out = tmp_path / "short"
+    done = run(arms(out, arms="A,D", trials=2, repeats=1))
+    assert done.exit_code == 0, done.output
+    assert "NOTE: Level 2 looks after every 10 trials" in done.output
+    data = json.loads((out / "arms.json").read_text())
+    assert (data["same_as_A"], data["without_mechanism"]) == ({"D": 1}, {"D": 1})
+    assert "arm A under another name" in (out / "arms.md").read_text()
+
+
+def test_a_point_that_mostly_failed_is_no_answer_and_a_lucky_training_no_gain(tmp_path):
+    surface = read_surface(SMALL)
+    default = surface.recipe.number(surface.recipe.space().defaults())
+    lucky = (Measured(1.0, "", 6, 0.5), *[Measured(None, "nan", 0, 0.1)] * 2)
+    results = tuple(p if n == default else lucky for n, p in enumerate(surface.results))
+    path = tmp_path / "lucky.json.gz"
+    write_surface(path, replace(surface, results=results))
+    out = tmp_path / "out"
+    words = [w if w != str(SMALL) else str(path) for w in arms(out, arms="A,U", repeats=3)]
+    done = run(words)
+    assert done.exit_code == 0, done.output
+    data = json.loads((out / "arms.json").read_text())
+    for arm in data["arms"].values():
+        assert arm["failures"] > 0
+        assert arm["gain"]["mean"] == 0
+        assert set(arm["reached"]) == {0}  # the default is the only known point
 
 
 @pytest.mark.parametrize(

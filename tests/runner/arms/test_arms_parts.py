@@ -14,6 +14,7 @@ from scipy import stats
 
 from runner.arms import approval, statistics
 from runner.arms.budget import Book, Budgeted, Spent, Training
+from runner.arms.control import LevelTwoNow
 from runner.arms.forgetful import ForgetfulPrior, since_restart
 from runner.arms.gate import placebo_digest
 from runner.arms.runs import best_config
@@ -21,11 +22,15 @@ from runner.arms.spec import ArmsError, arms_named
 from runner.arms.tuners import TUNERS, drawn, levels, to_config, to_vector, tuner_for
 from runner.borders import Outcome
 from runner.gpt_space import SPACE
+from runner.journal import Journal
+from runner.level2 import Base
+from runner.local import Local
+from runner.search import Plan, Search
 from runner.strategy import HabitPrior
 from sandbox.mechanism import Knob, Space, Trial, View
 from sandbox.report import CheckResult, Finding, Report, Severity
 from sandbox.report import Outcome as Result
-from tests.runner.surface import SurfaceTask
+from tests.runner.surface import SurfaceTask, WalkPrior
 
 # --- which arms ---
 
@@ -157,6 +162,43 @@ def test_the_placebo_alone_may_be_inert_and_nothing_more():
     assert not decided(INERT, check("imports", Result.FAILED, "import-not-allowed")).approved
     assert not decided(INERT, check("contract", Result.SKIPPED)).approved
     assert not decided(check("replay", Result.COULD_NOT_LOOK, "inert")).approved
+
+
+# --- Level 2 at the boundary ---
+
+
+def test_level_2_drafts_at_the_boundary_from_the_trace_up_to_it(tmp_path):
+    seen = []
+
+    class Nothing:
+        label = "nothing (test)"
+
+        def draft(self, context, progress=None):
+            seen.append([trial.number for trial in context.trace])
+
+    task, journal = SurfaceTask(), Journal(tmp_path)
+    journal.identify(task=task.name, task_digest=task.digest, seed=1)
+    level2 = LevelTwoNow(
+        journal=journal,
+        task=task,
+        researcher=Nothing(),
+        base=lambda: Base(commit="", library=()),
+        every=2,
+        say=lambda _: None,
+        news=lambda: None,
+    )
+    level2.first = True
+    Search(
+        journal=journal,
+        task=task,
+        prior=WalkPrior(),
+        control=Local(journal),
+        plan=Plan(trials=5, final_repeats=0),
+        say=lambda _: None,
+        outer=level2,
+    ).run()
+    assert seen == [list(range(1)), list(range(3)), list(range(5))]
+    assert journal.count() == 6
 
 
 # --- the restart ---
