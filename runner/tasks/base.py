@@ -12,6 +12,8 @@ import json
 import os
 import platform
 import re
+import shlex
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ LOG_BYTES = 2 * 1024 * 1024
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 OUT_OF_MEMORY = ("MemoryError", "allocate memory", "out of memory", "OutOfMemoryError")
 SIGKILL = -9
+SHELL_SIGNS = "<>|&;"
 
 
 class TaskError(ValueError):
@@ -91,6 +94,40 @@ def constraint_outcome(space: Space, config: Config) -> Outcome | None:
     if not problems:
         return None
     return Outcome(metric=None, failure="constraint", message=_short("; ".join(problems)))
+
+
+def words_of(command: str | list[str]) -> list[str]:
+    """The words of a command. Raises ValueError where it has none, or asks for a shell."""
+    try:
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+    except ValueError as error:
+        raise ValueError(f"it can't be split into words: {error}") from None
+    if isinstance(command, str) and (sign := _shell_sign(command)):
+        raise ValueError(
+            f"{sign} is for a shell, and none reads it: write `command: [sh, -c, '...']`, or a "
+            "list of words, if you mean the sign itself"
+        )
+    if not words or not words[0]:
+        raise ValueError("it is empty")
+    if any("\0" in word for word in words):
+        raise ValueError("it has a null byte")
+    if "/" not in words[0] and shutil.which(words[0]) is None:
+        raise ValueError(f"there is no program {words[0]!r} here: install it, or write its path")
+    return words
+
+
+def _shell_sign(command: str) -> str:
+    """A sign like | or && that stands alone and out of quotes, or ""."""
+    found: set[str] | None = None
+    for posix in (True, False):  # each of them sees signs in some quotes, never in the same
+        lexer = shlex.shlex(command, posix=posix, punctuation_chars=SHELL_SIGNS)
+        lexer.commenters = ""
+        try:
+            signs = {word for word in lexer if word and not set(word) - set(SHELL_SIGNS)}
+        except ValueError:
+            return ""
+        found = signs if found is None else found & signs
+    return min(found or {""})
 
 
 def disk_outcome(error: OSError) -> Outcome:

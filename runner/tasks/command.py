@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-import shutil
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +29,7 @@ from runner.tasks.base import (
     host_facts,
     measure,
     trial_environment,
+    words_of,
 )
 from runner.tasks.folders import Changed, Snapshot, look, real
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
@@ -94,7 +94,10 @@ class CommandTask:
         check_pattern(self.metric_part, lines)
         self.metric = self.metric_part.name
         self.minimize = True if self.file.minimize is None else self.file.minimize
-        self.command = _words(self.file.command, lines)
+        try:
+            self.command = words_of(self.file.command)
+        except ValueError as error:
+            raise lines.error(("command",), str(error)) from None
         _check_placeholders(self.command, self.file, lines)
         self.deadline_seconds = float(
             options.budget_seconds or self.file.deadline_seconds or DEFAULT_SECONDS
@@ -203,20 +206,6 @@ def _value(kind: str, value: KnobValue) -> KnobValue:
 def _filled(word: str, texts: dict[str, str]) -> str:
     """A word with its placeholders replaced, once: a value is never read for placeholders."""
     return PLACEHOLDER.sub(lambda match: texts.get(match[1], match[0]), word)
-
-
-def _words(given: str | list[str], lines: Lines) -> list[str]:
-    try:
-        words = shlex.split(given) if isinstance(given, str) else list(given)
-    except ValueError as error:
-        raise lines.error(("command",), f"it can't be split into words: {error}") from None
-    if not words or not words[0]:
-        raise lines.error(("command",), "it is empty")
-    if any("\0" in word for word in words):
-        raise lines.error(("command",), "it has a null byte")
-    if "/" not in words[0] and shutil.which(words[0]) is None:
-        raise lines.error(("command",), f"there is no program {words[0]!r} here")
-    return words
 
 
 def _check_placeholders(command: list[str], file: CommandFile, lines: Lines) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -32,6 +31,7 @@ from runner.tasks.base import (
     host_facts,
     measure,
     trial_environment,
+    words_of,
 )
 from runner.tasks.constants import MAX_SCRIPT_BYTES, Source, edit, read
 from runner.tasks.folders import Changed, Snapshot, look, real
@@ -276,14 +276,9 @@ def _command(given: str | list[str] | None, script: str) -> list[str]:
     if given is None:
         return [sys.executable, script]
     try:
-        words = shlex.split(given) if isinstance(given, str) else list(given)
+        return words_of(given)
     except ValueError as error:
-        raise TaskError(f"the command {given!r} can't be split into words: {error}") from None
-    if not words:
-        raise TaskError("the command is empty")
-    if "/" not in words[0] and shutil.which(words[0]) is None:
-        raise TaskError(f"there is no program {words[0]!r} here: install it, or write its path")
-    return words
+        raise TaskError(f"the command {given!r}: {error}") from None
 
 
 def _space(

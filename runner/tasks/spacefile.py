@@ -144,8 +144,9 @@ def knob_of(
     high = part.high if part.high is not None else known.high if known else None
     if low is None or high is None:
         raise wrong("low" if low is None else "high", f"a knob of kind {kind} needs low and high")
-    if low > high:
-        raise wrong("low", f"{low:g} is above high, {high:g}")
+    if low >= high:
+        why = f"is above high, {high:g}" if low > high else "is high as well: nothing to search"
+        raise wrong("low", f"{low:g} {why}")
     log = kind == "power_of_two" if part.log is None and known is None else part.log
     log = bool(known.log if log is None and known else log)
     if log and low <= 0:

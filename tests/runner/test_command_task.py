@@ -112,6 +112,7 @@ WRONG = [
     (HEAD + KNOBS + "knobs: {}\n", "line 5.*twice.*line 3"),
     (HEAD + KNOBS + "  A: {low: 0.1, high: 0.2}\n", "line 5.*'A' is there twice.*line 4"),
     (HEAD + "knobs:\n  A:\n    low: 3\n    high: 1\n", "line 5.*above high"),
+    (HEAD + "knobs:\n  A: {low: 3, high: 3}\n", "line 4.*nothing to search"),
     (HEAD + "knobs:\n  A:\n    low: 3\n", "line 4.*high.*needs low and high"),
     (HEAD + "knobs:\n  A: {low: .nan, high: 1}\n", "line 4"),
     (HEAD + "knobs:\n  A: {low: 1e999, high: 1}\n", "line 4"),
@@ -131,6 +132,9 @@ WRONG = [
     ("metric: score\ncommand: 'true {A} {C}'\n" + KNOBS, r"line 2.*\{C\} is no knob"),
     ("metric: score\ncommand: 'no-such-program {A}'\n" + KNOBS, "line 2.*no program"),
     ('metric: score\ncommand: "true \'{A}"\n' + KNOBS, "line 2.*split"),
+    ("metric: score\ncommand: true {A} | tee x\n" + KNOBS, r"line 2.*\| is for a shell"),
+    ("metric: score\ncommand: 'true {A}; rm x'\n" + KNOBS, "line 2.*; is for a shell"),
+    ("metric: score\ncommand: true {A} '|' 2>&1\n" + KNOBS, "line 2.*>& is for a shell"),
     ("metric: score\ncommand: []\n" + KNOBS, "line 2.*empty"),
     ("metric: {name: s, pattern: 'x'}\ncommand: 'true {A}'\n" + KNOBS, "line 1.*0 groups"),
     ("metric: {name: s, pattern: '(x'}\ncommand: 'true {A}'\n" + KNOBS, "line 1.*RE2"),
@@ -174,6 +178,18 @@ WRONG = [
 def test_a_wrong_file_is_refused_with_its_line(tmp_path, text, why):
     with pytest.raises(TaskError, match=why):
         made(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("true {A} '|'", 'true --x="a|b" {A}', "true '{A}>b' #c", "[echo, '{A}', '|', '>']"),
+        "[sh, -c, 'true {A} | cat; true']",
+    ],
+)
+def test_signs_of_shells_in_quotes_and_lists_are_words(tmp_path, command):
+    quoted = command if command.startswith("[") else json.dumps(command)
+    assert list(made(tmp_path, f"metric: score\ncommand: {quoted}\n" + KNOBS).space) == ["A"]
 
 
 def test_a_file_that_is_not_there(tmp_path):
