@@ -25,6 +25,7 @@ class Row:
     failed: int
     kept: int
     calls: int
+    decisions_changed: int
     proposals_changed: int
     acceptances_changed: int
     raised: int
@@ -55,6 +56,7 @@ def attribution_rows(run: Run) -> list[Row]:
                 failed=counts.failed,
                 kept=counts.kept,
                 calls=counts.calls,
+                decisions_changed=counts.decisions_changed,
                 proposals_changed=counts.hooks["proposals_changed"],
                 acceptances_changed=counts.hooks["acceptances_changed"],
                 raised=counts.hooks["raised"],

@@ -32,6 +32,17 @@
       ctx.fillRect(left, u.bbox.top, right - left, u.bbox.height);
       ctx.globalAlpha = 1;
       ctx.fillRect(left, u.bbox.top, right - left, 3 * devicePixelRatio);
+    }
+    if (data.noise) noise(u, data.noise);
+    ctx.restore();
+  };
+
+  const names = (u) => {
+    const { ctx } = u;
+    ctx.save();
+    for (const span of u.escapement.spans) {
+      const left = Math.max(u.valToPos(span.first - 0.5, "x", true), u.bbox.left);
+      const right = Math.min(u.valToPos(span.last + 0.5, "x", true), u.bbox.left + u.bbox.width);
       ctx.font = `${11 * devicePixelRatio}px Inter, sans-serif`;
       ctx.textBaseline = "top";
       ctx.fillStyle = css("--muted");
@@ -39,7 +50,6 @@
         ctx.fillText(span.name, left + 5 * devicePixelRatio, u.bbox.top + 7 * devicePixelRatio);
       }
     }
-    if (data.noise) noise(u, data.noise);
     ctx.restore();
   };
 
@@ -130,6 +140,7 @@
       ],
       hooks: {
         drawClear: [(u) => u.escapement && bands(u)],
+        draw: [(u) => u.escapement && names(u)],
         setCursor: [(u) => u.tip && tip(u)],
       },
     }, columns(data), (u, init) => {

@@ -71,6 +71,7 @@ def test_each_stretch_is_counted_and_compared_with_the_one_before_it(run: Run) -
         (8, 0, 0, 1),
         (3, 2, 1, 0),
     ]
+    assert [r.decisions_changed for r in rows] == [0, 3, 0, 0, 0]
     assert [(r.held_before, r.held_after) for r in rows[:3]] == [(10, 9), (9, 7), (7, 7)]
     assert rows[0].words == "nothing before it to compare with"
     assert {r.words[:15] for r in rows[2:]} == {"not enough data"}
