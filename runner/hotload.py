@@ -34,7 +34,7 @@ from runner.protocol import Desired, signing_bytes
 from sandbox import clearance
 from sandbox import lock as locks
 from sandbox.backends.base import Backend
-from sandbox.errors import MechanismFailure, Rule
+from sandbox.errors import InfrastructureError, MechanismFailure, Rule
 from sandbox.host import MechanismHost
 from sandbox.limits import Limits
 from sandbox.mechanism import Candidate, Space, Trial, View
@@ -44,6 +44,7 @@ T = TypeVar("T")
 
 TRIAL_CALLS = 3
 TRY_SECONDS = 20.0
+MARGIN_SECONDS = 15.0  # what starts a worker has deadlines of its own, which come first
 PURPOSE = "runner"
 _NULL = Path(__file__).resolve().parents[1] / "mechanisms_repo/mechanisms/null.py"
 
@@ -252,7 +253,19 @@ class Loader:
         return host
 
     def _start(self, backend: Backend, source: bytes, name: str, limits: Limits) -> MechanismHost:
-        return MechanismHost.start(backend, source, name=name, limits=limits, purpose=PURPOSE)
+        """A worker, or InfrastructureError: also where a start that was disturbed never ends."""
+        start = partial(
+            MechanismHost.start, backend, source, name=name, limits=limits, purpose=PURPOSE
+        )
+        started = beside(start, name="start")
+        seconds = limits.start_seconds + limits.load_seconds + MARGIN_SECONDS
+        wait([started], seconds)
+        if not started.done():
+            started.add_done_callback(_close)  # should it come after all
+            raise InfrastructureError(
+                f"No sandbox worker was ready after {seconds:g} s; look again."
+            )
+        return started.result()
 
     def _hasty(self) -> Limits:
         """Training may wait for what is only tried."""
