@@ -34,9 +34,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [p for p in (str(ROOT), str(ROOT / "platform")) if p not in sys.path]
 
 from runner.store import DATABASE  # noqa: E402
+from runner.tasks import get_task  # noqa: E402
 from scripts.chaos_loop_crew import Crew, answers, rows, say  # noqa: E402
-from scripts.chaos_loop_judge import left_by, of_platform, of_trainings, replayed  # noqa: E402
-from scripts.chaos_loop_trouble import Troubles, Way, small_disk  # noqa: E402
+from scripts.chaos_loop_judge import (  # noqa: E402
+    left_by,
+    library,
+    of_platform,
+    of_trainings,
+    replayed,
+)
+from scripts.chaos_loop_trouble import OPERATORS, Troubles, Way, small_disk  # noqa: E402
 
 __all__ = ["Crew", "answers", "rows"]
 
@@ -44,6 +51,7 @@ PARTS = ("runner", "mechanism", "worker", "web")
 GIVE_UP_SECONDS = 7200.0
 UNBOUNDED_TRIALS = 100_000  # while it is disturbed; then: as many as there are, and LAST_TRIALS
 LAST_TRIALS = 6
+PATIENCE_SECONDS = 45.0
 SETTLE_TRIALS = 4  # between two kills of a mechanism: twice in one trial gives it up, rightly
 DISK_MEGABYTES = 24
 OUR_OWN = "a seed is the first of its target"
@@ -109,9 +117,13 @@ class Chaos:
         """Wait for another decided trial of each runner, so that kills fall into a run and not into
         its start alone."""
         before = [crew.decided() for crew in self.crews]
+        patient = time.monotonic() + PATIENCE_SECONDS
         while any(c.decided() <= b for c, b in zip(self.crews, before, strict=True)):
             self._in_time()
             self._look()
+            if time.monotonic() > patient:  # a mechanism that was given up: people order another
+                say(f"    nothing goes on, so: {self.troubles.order()}")
+                patient = time.monotonic() + PATIENCE_SECONDS
             time.sleep(0.05)
 
     def _in_time(self) -> None:
@@ -147,13 +159,15 @@ class Chaos:
         at_once = self.crews[0].parallel
         checks = of_trainings(list(lefts.values()), lines, self.starts * at_once)
         wrong: dict[str, list[str]] = {}
+        mechanisms = library(["null", *OPERATORS])
+        space = get_task("script", ["--dir", str(self.crews[0].folder / "script")]).space
         for crew in self.crews:
             left = lefts[crew.name]
             theirs = of_platform(left, crew.folder / "var" / "db.sqlite3")
             for what, holds in theirs.items():
                 checks[what] = checks.get(what, True) and holds
             wrong[crew.name] = replayed(
-                left, script=crew.folder / "script", parallel=crew.parallel, trials=crew.trials
+                left, mechanisms, space, parallel=crew.parallel, trials=crew.trials
             )
         checks["asked again, each mechanism chooses and decides the same"] = not any(wrong.values())
         checks["a copied folder and a second start are refused"] = not any(

@@ -30,6 +30,7 @@ RATE = 1.0
 BATCH = 512
 DEPTH = 4
 WIDTH = 0.5
+{more}
 seed = os.environ["ESCAPEMENT_SEED"]
 log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 def runner(pid):
@@ -46,7 +47,8 @@ draw = random.Random(seed)
 time.sleep(draw.uniform(0.05, 0.4))
 loss = 3 + math.log10(RATE / 0.02) ** 2 + 0.1 * (math.log2(BATCH) - 5) ** 2
 loss += 0.05 * (DEPTH - 6) ** 2 + (WIDTH - 0.2) ** 2 + draw.gauss(0, 0.01)
-config = dict(RATE=RATE, BATCH=BATCH, DEPTH=DEPTH, WIDTH=WIDTH)
+loss += 0.1 * sum((globals()[name] - 0.3) ** 2 for name in {names})
+config = {{name: globals()[name] for name in ["RATE", "BATCH", "DEPTH", "WIDTH", *{names}]}}
 note(what="end", loss=f"{{loss:.6f}}", config=config)
 print(f"val_bpb: {{loss:.6f}}")
 """
@@ -58,6 +60,7 @@ knobs:
   DEPTH: {kind: int, low: 1, high: 12}
   WIDTH: {kind: float, low: 0.0, high: 1.0, log: false}
 """
+MORE = tuple(f"K{number}" for number in range(10))  # so that no guidance leaves none to move
 
 
 def say(text: str) -> None:
@@ -93,8 +96,13 @@ def answers(url: str) -> bool:
 
 def write_script(folder: Path, log: Path) -> None:
     folder.mkdir()
-    (folder / "train.py").write_text(SCRIPT.format(log=str(log)), encoding="utf-8")
-    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
+    constants = "\n".join(f"{name} = 0.5" for name in MORE)
+    script = SCRIPT.format(log=str(log), names=MORE, more=constants)
+    (folder / "train.py").write_text(script, encoding="utf-8")
+    knobs = "".join(
+        f"  {name}: {{kind: float, low: 0.0, high: 1.0, log: false}}\n" for name in MORE
+    )
+    (folder / "space.yaml").write_text(SPACE + knobs, encoding="utf-8")
 
 
 @dataclass

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import sqlite3
 from collections import Counter
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,6 @@ from runner.decisions import Asked, InProcess
 from runner.journal import BASELINE, Entry, derive, entry_of
 from runner.store import DATABASE
 from runner.strategy import HabitPrior
-from runner.tasks import get_task
 from sandbox.mechanism import Mechanism, Space, Trial, View
 from sandbox.report import digest_of
 
@@ -39,12 +39,13 @@ THEIRS = (
 )
 UNTRAINED = {"mechanism", "no_candidate", "constraint"}
 Row = tuple[Any, ...]
+Mechanisms = dict[str, type[Mechanism]]
 
 
-def library() -> dict[str, type[Mechanism]]:
-    """The seed library's mechanisms by the digest of their bytes."""
-    found: dict[str, type[Mechanism]] = {}
-    for path in LIBRARY.glob("*.py"):
+def library(names: Collection[str]) -> Mechanisms:
+    """Mechanisms of the seed library by the digest of their bytes."""
+    found: Mechanisms = {}
+    for path in (LIBRARY / f"{name}.py" for name in names):
         spec = importlib.util.spec_from_file_location(f"chaos_{path.stem}", path)
         assert spec is not None  # noqa: S101 - it is a file
         assert spec.loader is not None  # noqa: S101
@@ -164,18 +165,22 @@ def of_trainings(lefts: list[Left], log: list[dict[str, Any]], kills: int) -> di
 # --- the replay ---
 
 
-def replayed(left: Left, *, script: Path, parallel: int, trials: int) -> list[str]:
-    """Every choice and decision once more; what came out otherwise than in the journal."""
-    space = get_task("script", ["--dir", str(script)]).space  # the order of its knobs counts
-    return _Replay(left, space, parallel, trials).run()
+def replayed(
+    left: Left, mechanisms: Mechanisms, space: Space, *, parallel: int, trials: int
+) -> list[str]:
+    """Every choice and decision once more; what came out otherwise than in the journal. `space` is
+    the task's own: the order of its knobs counts."""
+    return _Replay(left, mechanisms, space, parallel, trials).run()
 
 
 class _Replay:
-    def __init__(self, left: Left, space: Space, parallel: int, trials: int) -> None:
+    def __init__(
+        self, left: Left, mechanisms: Mechanisms, space: Space, parallel: int, trials: int
+    ) -> None:
         self.left, self.parallel, self.trials = left, parallel, trials
         self.report, self.rules = left.meta["run_report"], left.meta["rules"]
         self.space = space
-        self.mechanisms = library()
+        self.mechanisms = mechanisms
         self.states: dict[str, Any] = {}
         self.trace: list[Trial] = [left.entries[BASELINE].trial()]
         self.wrong: list[str] = []
