@@ -17,15 +17,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runner.borders import Outcome
-from runner.hotload import Loader
-from runner.journal import Journal
-from runner.link import Link
-from runner.local import Local
-from runner.measurements import Measurements, Rules
-from runner.platform_client import Credentials, PlatformClient
-from runner.search import Plan, Search
-from runner.strategy import HabitPrior
+from runner.control.hotload import Loader
+from runner.control.local import Local
+from runner.control.platform_client import Credentials, PlatformClient
+from runner.control.platform_link import Link
+from runner.interfaces import Outcome
+from runner.levels.strategy import HabitPrior
+from runner.loop.measurements import Measurements, Rules
+from runner.loop.search import Plan, Search
+from runner.storage.journal import Journal
 from sandbox.backends import get_backend
 from sandbox.backends.base import Backend
 from sandbox.mechanism import Config, Knob, Space

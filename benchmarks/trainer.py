@@ -29,11 +29,11 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812 (torch's own name)
 
-from runner import train as ours  # noqa: E402
-from runner.corpus import prepare, read  # noqa: E402
-from runner.gpt_space import SEQUENCE_LENGTH  # noqa: E402
+from runner.gpt import train as ours  # noqa: E402
+from runner.gpt.corpus import prepare, read  # noqa: E402
+from runner.gpt.options import checked_knobs  # noqa: E402
+from runner.gpt.space import SEQUENCE_LENGTH  # noqa: E402
 from runner.tasks.base import host_facts  # noqa: E402
-from runner.train_options import checked_knobs  # noqa: E402
 
 # The default batch is too large on purpose; this one is what searches end near.
 KNOBS = {"TOTAL_BATCH_SIZE": 2**11, "DEVICE_BATCH_SIZE": 16}

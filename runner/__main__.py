@@ -20,21 +20,26 @@ import typer
 from pydantic import ValidationError
 
 from runner import commands, options, summary
-from runner.baseline import BaselineFailed, best_of
-from runner.borders import BudgetExceeded, PriorError, Task
 from runner.commands import BASELINE, BUDGET, PRIOR, SANDBOX, TOKEN, USAGE
-from runner.hotload import Loader
-from runner.journal import Journal
-from runner.level2 import Base, Level2, seed_library
-from runner.link import Link
-from runner.local import Local
-from runner.measurements import Measurements, Rules
-from runner.platform_client import Credentials, CredentialsError, PlatformClient, TokenInvalid
-from runner.prompting import PromptError
-from runner.search import Control, Plan, Search
+from runner.control.hotload import Loader
+from runner.control.local import Local
+from runner.control.platform_client import (
+    Credentials,
+    CredentialsError,
+    PlatformClient,
+    TokenInvalid,
+)
+from runner.control.platform_link import Link
+from runner.interfaces import BudgetExceeded, PriorError, Task
+from runner.levels.level2 import Base, Level2, seed_library
+from runner.llm.prompting import PromptError
+from runner.loop.baseline import BaselineFailed, best_of
+from runner.loop.measurements import Measurements, Rules
+from runner.loop.search import Control, Plan, Search
+from runner.processes.subprocesses import STOPPING, StopRequested
 from runner.settings import RunSettings, parts_of, problems_of, remembered_by, task_of
-from runner.store import JournalError
-from runner.subprocesses import STOPPING, StopRequested
+from runner.storage.journal import Journal
+from runner.storage.store import JournalError
 from runner.tasks import TaskError, all_tasks, get_task
 from runner.tasks.describe import of_kinds, of_task
 from sandbox.backends import get_backend

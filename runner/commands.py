@@ -14,16 +14,16 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from runner.baseline import BaselineFailed
-from runner.borders import BudgetExceeded, PriorError
-from runner.corpus import CorpusError
 from runner.foreign import ForeignError, read_foreign, write_trials
+from runner.gpt.corpus import CorpusError
+from runner.interfaces import BudgetExceeded, PriorError
+from runner.llm.prompting import PromptError
+from runner.loop.baseline import BaselineFailed
 from runner.options import folder
-from runner.prompting import PromptError
-from runner.recipe import RecipeError, read_recipe
+from runner.processes.subprocesses import StopRequested
 from runner.settings import problems_of
-from runner.store import JournalError
-from runner.subprocesses import StopRequested
+from runner.storage.store import JournalError
+from runner.surfaces.recipe import RecipeError, read_recipe
 from runner.tasks import TaskError
 from runner.tasks.base import ROOT
 from sandbox.errors import InfrastructureError

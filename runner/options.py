@@ -69,7 +69,7 @@ CallSeconds = Annotated[float, typer.Option(help="Deadline of one call of a lang
 Prompts = Annotated[
     Path | None,
     typer.Option(
-        parser=folder, metavar="<path>", help="A folder of prompts in place of runner/prompts."
+        parser=folder, metavar="<path>", help="A folder of prompts in place of runner/llm/prompts."
     ),
 ]
 Parallel = Annotated[int | None, typer.Option(help="Trainings at once. Default: 1, or the run's.")]

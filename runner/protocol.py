@@ -1,8 +1,8 @@
 """The wire format between runners and the platform: what crosses the HTTP border, and its limits.
 
 Runners pull the desired state and push trials, attestations and drafts. Both sides import these
-models; unknown fields are refused. This module sends nothing (`runner.platform_client` does) and
-decides nothing (the platform does).
+models; unknown fields are refused. This module sends nothing (`runner.control.platform_client`
+does) and decides nothing (the platform does).
 
 Doors (all under `/api/v1/`, `Authorization: Bearer TOKEN`; the token names the runner, the runner
 its target):

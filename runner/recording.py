@@ -5,7 +5,7 @@ costs little beside itself. The budget is processor time: a busy host makes it s
 Each result is on the disk before the next is begun; the same command goes on after kill -9.
 
 It runs on a Linux host, knows no search and decides nothing; failures are results. What it trains
-is `runner.train` exactly as the gpt task does.
+is `runner.gpt.train` exactly as the gpt task does.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runner import forking
-from runner.corpus import prepare
-from runner.forking import Child, Train, real_trainer
-from runner.gpt_space import SEQUENCE_LENGTH
-from runner.recipe import SEED_RULE, Recipe
-from runner.surface_file import Measured, SurfaceFile, write_surface
+from runner.gpt import forking
+from runner.gpt.corpus import prepare
+from runner.gpt.forking import Child, Train, real_trainer
+from runner.gpt.space import SEQUENCE_LENGTH
+from runner.surfaces.recipe import SEED_RULE, Recipe
+from runner.surfaces.surface_file import Measured, SurfaceFile, write_surface
 from runner.tasks.base import digest_of_files, host_facts
 from runner.tasks.gpt import TRAINER_FILES
 
@@ -200,7 +200,7 @@ class Recorder:
 
 
 def trainer_of(recipe: Recipe, cache: Path) -> tuple[Train, dict[str, Any]]:
-    """`runner.train` for this recipe, and what makes its numbers comparable."""
+    """`runner.gpt.train` for this recipe, and what makes its numbers comparable."""
     os.environ.update({"OMP_NUM_THREADS": str(recipe.threads), "MKL_NUM_THREADS": "1"})
     corpus = prepare(cache)
     words = [

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from runner.borders import EarlierRun, Prior, Researcher, Task
-from runner.journal import Journal
-from runner.ledger import FREE, Ledger, Price
-from runner.measurements import Measurements
-from runner.memory import Remembered, host_of, remember
-from runner.platform_client import PlatformClient, PlatformError
-from runner.search import Steer
+from runner.control.platform_client import PlatformClient, PlatformError
+from runner.interfaces import EarlierRun, Prior, Researcher, Task
+from runner.llm.ledger import FREE, Ledger, Price
+from runner.loop.measurements import Measurements
+from runner.loop.memory import Remembered, host_of, remember
+from runner.loop.search import Steer
+from runner.storage.journal import Journal
 from runner.tasks import Places, get_task
 
 KEY_VARIABLES = ("ESCAPEMENT_LLM_KEY", "OPENAI_API_KEY")
@@ -94,7 +94,8 @@ class RunSettings(BaseModel):
         return self
 
     def rules(self) -> dict[str, int | float | None]:
-        """What was asked of `runner.measurements.Rules`; None: the run's own, or the default."""
+        """What was asked of `runner.loop.measurements.Rules`; None: the run's own, or the
+        default."""
         return {
             "parallel": self.parallel,
             "keep_sigma": self.keep_sigma,
@@ -187,18 +188,18 @@ def parts_of(
 
     Raises PromptError, BudgetExceeded (where the ledger of before can't be read).
     """
-    from runner.catalog import CatalogResearcher  # noqa: PLC0415
-    from runner.steering import OpenAISteering, ScriptedSteering  # noqa: PLC0415
-    from runner.strategy import HabitPrior, OpenAIPrior  # noqa: PLC0415
+    from runner.levels.catalog import CatalogResearcher  # noqa: PLC0415
+    from runner.levels.steering import OpenAISteering, ScriptedSteering  # noqa: PLC0415
+    from runner.levels.strategy import HabitPrior, OpenAIPrior  # noqa: PLC0415
 
     prior: Prior = HabitPrior()
     steer: Steer = ScriptedSteering()
     researcher: Researcher | None = CatalogResearcher()
     if "openai" in (settings.prior, settings.generator):
-        from runner.llm import Llm  # noqa: PLC0415 - openai takes seconds to load
-        from runner.prompting import Prompts  # noqa: PLC0415
-        from runner.providers import Providers  # noqa: PLC0415
-        from runner.research import OpenAIResearcher  # noqa: PLC0415
+        from runner.levels.research import OpenAIResearcher  # noqa: PLC0415
+        from runner.llm.client import Llm  # noqa: PLC0415 - openai takes seconds to load
+        from runner.llm.prompting import Prompts  # noqa: PLC0415
+        from runner.llm.providers import Providers  # noqa: PLC0415
 
         prompts = Prompts(settings.prompts) if settings.prompts else Prompts()
         ledger = Ledger(

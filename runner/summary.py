@@ -15,10 +15,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from runner.baseline import best_of
-from runner.journal import Entry, derive, entry_of
+from runner.loop.baseline import best_of
 from runner.settings import LEDGER
-from runner.store import DATABASE, JournalError
+from runner.storage.journal import Entry, derive, entry_of
+from runner.storage.store import DATABASE, JournalError
 
 
 def of_drafts(folder: Path) -> Iterator[str]:

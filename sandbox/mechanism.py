@@ -4,8 +4,8 @@ A mechanism decides *what is tried next* and *what is kept*. It is the only thin
 may write: one Python file that defines exactly one subclass of `Mechanism`, plus its test.
 
 Everything here is plain data from the standard library, so that a mechanism can run in another
-process with nothing of ours in it. This is not the search loop (`runner.search`), not the judge
-(`sandbox.contract`, `sandbox.replay`), and it enforces nothing: the host side checks whatever
+process with nothing of ours in it. This is not the search loop (`runner.loop.search`), not the
+judge (`sandbox.contract`, `sandbox.replay`), and it enforces nothing: the host side checks whatever
 a mechanism answers.
 """
 

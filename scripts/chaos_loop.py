@@ -33,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [p for p in (str(ROOT), str(ROOT / "platform")) if p not in sys.path]
 
-from runner.store import DATABASE  # noqa: E402
+from runner.storage.store import DATABASE  # noqa: E402
 from runner.tasks import get_task  # noqa: E402
 from scripts.chaos_loop_crew import Crew, answers, rows, say  # noqa: E402
 from scripts.chaos_loop_judge import (  # noqa: E402

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner import subprocesses
-from runner.store import DATABASE
+from runner.processes import subprocesses
+from runner.storage.store import DATABASE
 from sandbox.reaper import LABEL_OWNER
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner import decisions
-from runner.decisions import Asked, InProcess
-from runner.journal import BASELINE, Entry, derive, entry_of
-from runner.store import DATABASE
-from runner.strategy import HabitPrior
+from runner.levels.strategy import HabitPrior
+from runner.loop import decisions
+from runner.loop.decisions import Asked, InProcess
+from runner.storage.journal import BASELINE, Entry, derive, entry_of
+from runner.storage.store import DATABASE
 from sandbox.mechanism import Mechanism, Space, Trial, View
 from sandbox.report import digest_of
 

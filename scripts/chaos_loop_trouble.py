@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from runner.store import DATABASE
+from runner.storage.store import DATABASE
 from scripts.chaos_loop_crew import ROOT, Crew
 
 CHUNK = 65536

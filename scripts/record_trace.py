@@ -23,9 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from runner.gpt_space import SPACE  # noqa: E402 - the repository's root comes first
-from runner.journal import Entry, Journal  # noqa: E402
-from runner.store import DATABASE, JournalError  # noqa: E402
+from runner.gpt.space import SPACE  # noqa: E402 - the repository's root comes first
+from runner.storage.journal import Entry, Journal  # noqa: E402
+from runner.storage.store import DATABASE, JournalError  # noqa: E402
 from sandbox.mechanism import Trial  # noqa: E402
 from sandbox.traces import FOLDER, Trace, packed  # noqa: E402
 

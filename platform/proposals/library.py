@@ -22,7 +22,7 @@ from proposals.models import OperatorEntry, OperatorWord, PolicyVersion, Proposa
 from proposals.people import actor_of, conflicts, is_reviewer, may_stop
 from proposals.policy import Policy
 from proposals.states import State
-from runner.catalog_rules import RULES
+from runner.levels.catalog_rules import RULES
 from sandbox.operators import Number, Operator, OperatorError, operator_of
 
 Standing = OperatorEntry.Standing

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from runner.noise import student
+from runner.loop.noise import student
 from runs.models import Trial
 
 MIN_TRIALS = 3

@@ -10,7 +10,7 @@ import uuid
 
 from django.db.models import Count
 
-from runner.memory import selected
+from runner.loop.memory import selected
 from runner.protocol import MEMORY_RUNS, MEMORY_TRIALS, Memory, MemoryRun, MemoryTrial
 from runs.models import Run, Target, Trial
 

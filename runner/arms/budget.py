@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.arms.spec import ArmsError
-from runner.borders import Outcome, Task
+from runner.interfaces import Outcome, Task
 from sandbox.mechanism import Config
 
 
@@ -86,7 +86,7 @@ class Book:
 
 
 class Budgeted:
-    """`borders.Task` with a budget: `trainings` trainings beside the baseline, then Spent."""
+    """`interfaces.Task` with a budget: `trainings` trainings beside the baseline, then Spent."""
 
     def __init__(
         self,

@@ -31,11 +31,11 @@ from runner.arms.plot import write_curves
 from runner.arms.runs import Record, Workshop, path_of, run_arm
 from runner.arms.score import Yardstick, score
 from runner.arms.spec import Arm, ArmsError, Mechanisms, arms_named
-from runner.borders import Task
-from runner.diagnosis import movable
 from runner.foreign import Foreign
-from runner.level2 import Base, seed_library
-from runner.memory import host_of
+from runner.interfaces import Task
+from runner.levels.diagnosis import movable
+from runner.levels.level2 import Base, seed_library
+from runner.loop.memory import host_of
 from runner.settings import RunSettings, parts_of
 from runner.tasks import Places, get_task
 from runner.tasks.base import ROOT, host_facts

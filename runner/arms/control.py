@@ -2,8 +2,9 @@
 
 `search.Control` for the arms with mechanisms. At a trial boundary Level 2 drafts where it is due
 (here and now, so that a repetition is exact), the gate decides, and what is approved is loaded by
-`runner.hotload` into a sandbox worker, as on a platform, with a key made for this benchmark. What
-is refused, fails to load or is given up leaves what ran before in place and is an event on record.
+`runner.control.hotload` into a sandbox worker, as on a platform, with a key made for this
+benchmark. What is refused, fails to load or is given up leaves what ran before in place and is an
+event on record.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runner.arms.gate import Gate
-from runner.borders import Steering
-from runner.decisions import Running
-from runner.drafts import Drafts, DraftState
-from runner.hotload import Loader, LoadRefused
-from runner.journal import Entry, Journal, derive
-from runner.level2 import Level2
-from runner.local import Local
+from runner.control.hotload import Loader, LoadRefused
+from runner.control.local import Local
+from runner.interfaces import Steering
+from runner.levels.level2 import Level2
+from runner.loop.decisions import Running
 from runner.protocol import Desired, Submitted, signing_bytes
+from runner.storage.drafts import Drafts, DraftState
+from runner.storage.journal import Entry, Journal, derive
 from sandbox.backends.base import Backend
 from sandbox.mechanism import View
 from sandbox.report import digest_of

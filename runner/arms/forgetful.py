@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runner.borders import Prior
+from runner.interfaces import Prior
 from sandbox.mechanism import Candidate, Mechanism, Trial, View
 
 

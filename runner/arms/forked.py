@@ -1,7 +1,7 @@
 """The gpt task with forked trainings: the same trainer, text and budget, without loading torch for
 each training. For ablations, which need thousands of short ones.
 
-One server process (`runner.forking`) trains one after the other. If it dies it is started anew;
+One server process (`runner.gpt.forking`) trains one after the other. If it dies it is started anew;
 twice in a row is an infrastructure failure of the training.
 """
 
@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from typing import IO, Any, cast
 
-from runner.borders import Outcome
-from runner.corpus import CorpusError
-from runner.forking import WALL_EXTRA_SECONDS, WALL_FACTOR
+from runner.gpt.corpus import CorpusError
+from runner.gpt.forking import WALL_EXTRA_SECONDS, WALL_FACTOR
+from runner.interfaces import Outcome
 from runner.tasks.base import ROOT, constraint_outcome, digest_over, trial_environment
 from runner.tasks.gpt import GptTask
 from sandbox.mechanism import Config
@@ -28,7 +28,7 @@ LINE_BYTES = 64 * 1024
 
 
 class ForkedGpt:
-    """`borders.Task`: a GptTask, trained by a server that forks. `close` ends the server."""
+    """`interfaces.Task`: a GptTask, trained by a server that forks. `close` ends the server."""
 
     name = GptTask.name
 
@@ -93,7 +93,7 @@ class ForkedGpt:
             [
                 sys.executable,
                 "-m",
-                "runner.forking",
+                "runner.gpt.forking",
                 f"--budget-seconds={task.budget_seconds}",
                 f"--memory-mb={task.memory_mb}",
                 f"--threads={task.threads}",

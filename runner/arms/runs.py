@@ -21,13 +21,13 @@ from runner.arms.forgetful import ForgetfulPrior
 from runner.arms.gate import Gate, placebo_files
 from runner.arms.spec import Arm, ArmsError, Kind, Mechanisms
 from runner.arms.tuners import tuner_for
-from runner.baseline import MAX_FAILED_REPEATS, BaselineFailed
-from runner.borders import Prior, Researcher, Task
-from runner.journal import BASELINE, Journal, derive
-from runner.level2 import Base
-from runner.local import Local
+from runner.control.local import Local
+from runner.interfaces import Prior, Researcher, Task
+from runner.levels.level2 import Base
+from runner.loop.baseline import MAX_FAILED_REPEATS, BaselineFailed
+from runner.loop.search import Plan, Search, Steer
 from runner.protocol import HookCounts
-from runner.search import Plan, Search, Steer
+from runner.storage.journal import BASELINE, Journal, derive
 from sandbox.backends.base import Backend
 
 BASELINE_REPEATS = 3

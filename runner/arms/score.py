@@ -18,8 +18,8 @@ from typing import Any
 from runner.arms import statistics as tests
 from runner.arms.runs import Record
 from runner.arms.spec import ARMS, REFERENCE, ArmsError, Kind
-from runner.borders import Task
-from runner.noise import Baseline, pooled
+from runner.interfaces import Task
+from runner.loop.noise import Baseline, pooled
 from runner.tasks.table import TableTask
 
 CHECKPOINTS = (10, 20, 30)

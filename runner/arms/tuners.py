@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.diagnosis import movable
+from runner.levels.diagnosis import movable
 from sandbox.mechanism import Config, Knob, KnobValue, Space
 
 CANDIDATES = 2048

@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from runner.borders import Task
+from runner.interfaces import Task
 from runner.tasks.base import TaskError
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
 

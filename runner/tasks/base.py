@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import subprocesses
-from runner.borders import FAILURES, Outcome
+from runner.interfaces import FAILURES, Outcome
+from runner.processes import subprocesses
 from runner.tasks.reading import SUMMARY_LINE, MetricReader, shown
 from sandbox.mechanism import Config, Space
 
@@ -59,8 +59,10 @@ def digest_over(parts: Mapping[str, Any]) -> str:
 
 
 def digest_of_files(paths: Sequence[Path]) -> str:
-    """SHA-256 (hex) over the names and bytes of files."""
-    return digest_over({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in paths})
+    """SHA-256 (hex) over the paths (in the checkout) and bytes of files."""
+    return digest_over(
+        {str(p.relative_to(ROOT)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+    )
 
 
 def host_facts() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from runner.borders import Outcome
+from runner.interfaces import Outcome
 from runner.tasks.base import (
     PASSED_ON,
     TaskError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from runner.borders import Task
+from runner.interfaces import Task
 from runner.tasks import TaskKind
 from sandbox.mechanism import Knob
 

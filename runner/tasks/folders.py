@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.store import DATABASE
+from runner.storage.store import DATABASE
 from runner.tasks.base import TaskError
 
 MAX_FILES = 20_000

@@ -1,6 +1,6 @@
 """The gpt task: train our small GPT on the standard library's source, measure bits per byte.
 
-It prepares the text, starts `python -m runner.train` for each trial, and knows what makes two
+It prepares the text, starts `python -m runner.gpt.train` for each trial, and knows what makes two
 metrics comparable. Torch is not imported here: only the trial's own process has it.
 """
 
@@ -16,9 +16,9 @@ from typing import Any
 
 from pydantic import Field
 
-from runner.borders import Outcome
-from runner.corpus import Corpus, CorpusError, prepare
-from runner.gpt_space import SEQUENCE_LENGTH, SPACE
+from runner.gpt.corpus import Corpus, CorpusError, prepare
+from runner.gpt.space import SEQUENCE_LENGTH, SPACE
+from runner.interfaces import Outcome
 from runner.tasks.base import (
     ROOT,
     Deadline,
@@ -34,8 +34,7 @@ from runner.tasks.kinds import Places, TaskKind, TaskOptions
 from sandbox.mechanism import Config
 
 TRAINER_FILES = tuple(
-    ROOT / "runner" / name
-    for name in ("train.py", "fused.py", "train_options.py", "corpus.py", "gpt_space.py")
+    ROOT / "runner/gpt" / f"{name}.py" for name in ("train", "fused", "options", "corpus", "space")
 )
 
 
@@ -129,7 +128,7 @@ class GptTask:
         return [
             sys.executable,
             "-m",
-            "runner.train",
+            "runner.gpt.train",
             f"--budget-seconds={self.budget_seconds}",
             f"--threads={self.threads}",
             f"--memory-mb={self.memory_mb}",

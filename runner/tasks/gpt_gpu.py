@@ -1,7 +1,7 @@
 """The gpt-gpu task: the field's 50M-parameter benchmark, five minutes of training on one card.
 
 It prepares the text (public shards, or bytes of local text where a person chooses that), starts
-`python -m runner.train_gpu` for each trial, and knows what makes two metrics comparable. Torch is
+`python -m runner.gpu.train` for each trial, and knows what makes two metrics comparable. Torch is
 not imported here: only the trial's own process has it.
 """
 
@@ -19,14 +19,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from runner.borders import Outcome
-from runner.cards import Card, CardError, cards_of
-from runner.corpus import Corpus, CorpusError, prepare
-from runner.gpu_space import SETTINGS, windows_as
-from runner.locks import LockError, one_of
-from runner.manifest import ShardError, write
-from runner.shards import Tokens
-from runner.shards import prepare as prepare_shards
+from runner.gpt.corpus import Corpus, CorpusError, prepare
+from runner.gpu.card_locks import Card, CardError, cards_of
+from runner.gpu.manifest import ShardError, write
+from runner.gpu.shards import Tokens
+from runner.gpu.shards import prepare as prepare_shards
+from runner.gpu.space import SETTINGS, windows_as
+from runner.interfaces import Outcome
+from runner.processes.locks import LockError, one_of
 from runner.tasks.base import (
     ROOT,
     TaskError,
@@ -41,11 +41,11 @@ from runner.tasks.kinds import Places, TaskKind, TaskOptions
 from sandbox.mechanism import Config
 
 TRAINER_FILES = tuple(
-    ROOT / "runner" / name
+    ROOT / "runner" / f"{name}.py"
     for name in (
-        *("train_gpu.py", "gpu_model.py", "gpu_optimizers.py", "gpu_text.py", "gpu_space.py"),
-        *("shards.py", "manifest.py", "corpus.py"),
-        *("train.py", "train_options.py"),  # the schedule and the failures' classes
+        *("gpu/train", "gpu/model", "gpu/optimizers", "gpu/text", "gpu/space"),
+        *("gpu/shards", "gpu/manifest", "gpt/corpus"),
+        *("gpt/train", "gpt/options"),  # the schedule and the failures' classes
     )
 )
 # Compilation, evaluation and the start come on top of the budget.
@@ -230,7 +230,7 @@ class GpuTask:
         return [
             sys.executable,
             "-m",
-            "runner.train_gpu",
+            "runner.gpu.train",
             f"--setting={self.setting.name}",
             f"--device={self.options.device}",
             f"--precision={self.options.precision}",
@@ -270,7 +270,7 @@ def _probed(
     seen = {} if visible is None else {VISIBLE: visible}
     try:
         done = subprocess.run(  # noqa: S603 - our own trainer
-            [sys.executable, "-m", "runner.train_gpu", "--probe", *words],
+            [sys.executable, "-m", "runner.gpu.train", "--probe", *words],
             cwd=ROOT,
             env=trial_environment({**_compilers(compiled), **seen}),
             capture_output=True,

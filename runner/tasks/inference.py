@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from runner.gpt_space import WINDOW_PATTERNS
+from runner.gpt.space import WINDOW_PATTERNS
 from runner.tasks.constants import Scalar, Slot, Source
 from sandbox.mechanism import Knob, KnobValue
 

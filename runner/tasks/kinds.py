@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from runner.borders import Task
+from runner.interfaces import Task
 from runner.tasks.base import ROOT, TaskError
 
 MAX_WORDS = 200

@@ -2,7 +2,7 @@
 
 One folder a trial below the run's folder, numbered in the order of their start; a trial that was
 cut off keeps its folder too (without an outcome), and what it left running is ended when the next
-one starts. Not the journal (`runner.journal`), which alone decides what the search knows.
+one starts. Not the journal (`runner.storage.journal`), which alone decides what the search knows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.borders import Outcome
+from runner.interfaces import Outcome
 from runner.tasks.folders import discard
 from sandbox.mechanism import Config
 

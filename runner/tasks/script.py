@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictBool
 
-from runner.borders import Outcome
+from runner.interfaces import Outcome
 from runner.tasks.assertions import Rule, constants_of, constraints_of, rules_of
 from runner.tasks.base import (
     TaskError,

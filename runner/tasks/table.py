@@ -17,8 +17,8 @@ from typing import Any
 
 from pydantic import Field
 
-from runner.borders import Outcome
-from runner.surface_file import SurfaceError, SurfaceFile, read_surface
+from runner.interfaces import Outcome
+from runner.surfaces.surface_file import SurfaceError, SurfaceFile, read_surface
 from runner.tasks.base import ROOT, TaskError, constraint_outcome, digest_over, host_facts
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
 from sandbox.mechanism import Config

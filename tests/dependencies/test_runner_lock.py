@@ -8,7 +8,7 @@ import pytest
 from audit import keys
 from dependencies import adopted
 
-from runner.hotload import Loader, LoadRefused, require_lock
+from runner.control.hotload import Loader, LoadRefused, require_lock
 from runner.protocol import Desired, signing_bytes
 from sandbox import lock as locks
 from sandbox.mechanism import Knob, Space, Trial, View

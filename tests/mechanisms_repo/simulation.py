@@ -10,8 +10,8 @@ import math
 import random
 from pathlib import Path
 
-from runner.gpt_space import SPACE
-from runner.strategy import HabitPrior
+from runner.gpt.space import SPACE
+from runner.levels.strategy import HabitPrior
 from sandbox.mechanism import Config, Mechanism, Trial, View
 
 SEED_FOLDER = Path(__file__).resolve().parents[2] / "mechanisms_repo"

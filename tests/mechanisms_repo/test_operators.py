@@ -12,9 +12,9 @@ from statistics import fmean
 
 import pytest
 
-from runner.catalog_rules import RULES
+from runner.levels.catalog_rules import RULES
+from runner.levels.variation import parameters, vary
 from runner.protocol import LibraryEntry
-from runner.variation import parameters, vary
 from sandbox.draft import draft_from_files
 from sandbox.operators import recognise
 from tests.mechanisms_repo.simulation import SEED_FOLDER, best_of, operator, repeats, search

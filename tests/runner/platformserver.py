@@ -14,7 +14,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from runner.platform_client import Credentials
+from runner.control.platform_client import Credentials
 from runner.protocol import (
     Desired,
     DraftSubmission,

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runner.hotload import Loader
-from runner.journal import Journal
-from runner.link import Link
-from runner.platform_client import PlatformClient
-from runner.search import Plan, Search
+from runner.control.hotload import Loader
+from runner.control.platform_client import PlatformClient
+from runner.control.platform_link import Link
+from runner.loop.search import Plan, Search
+from runner.storage.journal import Journal
 from sandbox.backends.base import Backend
 from sandbox.limits import Limits
 from tests.runner.platformserver import FakePlatform

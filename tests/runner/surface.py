@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from runner import subprocesses
-from runner.borders import Outcome, PriorError
+from runner.interfaces import Outcome, PriorError
+from runner.processes import subprocesses
 from sandbox.mechanism import Candidate, Config, Knob, Mechanism, Space, Trial, View
 
 SPACE = Space(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from runner import __main__ as command_line
 from runner import commands
-from runner.subprocesses import StopRequested
+from runner.processes.subprocesses import StopRequested
 from tests.runner.scriptfolder import HONEST
 
 ROOT = Path(__file__).resolve().parents[2]

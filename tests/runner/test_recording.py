@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from runner import forking
-from runner.recipe import RecipeError, read_recipe, recipe_of
+from runner.gpt import forking
 from runner.recording import Job, Line, Log, Recorder, RecordingError, pack
-from runner.surface_file import Measured, read_surface
+from runner.surfaces.recipe import RecipeError, read_recipe, recipe_of
+from runner.surfaces.surface_file import Measured, read_surface
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = {"recipe": "x", "torch": "none"}

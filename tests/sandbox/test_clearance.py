@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import hotload
+from runner.control import hotload
 from sandbox import clearance
 from sandbox.__main__ import main
 from sandbox.backends import Backend, bubblewrap, get_backend

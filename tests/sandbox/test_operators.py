@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.levels.variation import vary
 from runner.protocol import LibraryEntry
-from runner.variation import vary
 from sandbox.operators import (
     Kind,
     Operator,

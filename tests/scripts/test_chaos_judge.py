@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from runner.borders import Outcome
-from runner.journal import Journal, derive
-from runner.local import Local
-from runner.search import Plan, Search
-from runner.store import DATABASE
-from runner.strategy import HabitPrior
+from runner.control.local import Local
+from runner.interfaces import Outcome
+from runner.levels.strategy import HabitPrior
+from runner.loop.search import Plan, Search
+from runner.storage.journal import Journal, derive
+from runner.storage.store import DATABASE
 from scripts.chaos_loop_judge import Left, left_by, library, of_trainings, replayed
 from scripts.chaos_loop_trouble import OPERATORS
 from tests.runner.surface import Counting, SurfaceTask

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from runner.borders import Outcome
-from runner.gpt_space import SPACE
-from runner.journal import Journal
-from runner.local import Local
-from runner.search import Plan, Search
-from runner.store import DATABASE
+from runner.control.local import Local
+from runner.gpt.space import SPACE
+from runner.interfaces import Outcome
+from runner.loop.search import Plan, Search
+from runner.storage.journal import Journal
+from runner.storage.store import DATABASE
 from sandbox.mechanism import Candidate, Config, View
 from sandbox.traces import _read
 

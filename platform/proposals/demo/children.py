@@ -1,7 +1,7 @@
 """The demo's child processes: started together, restarted a few times, always stopped together.
 
-A child dies with its parent, however the parent dies (`runner.subprocesses`); normally it is
-asked to stop first and has some seconds for it.
+A child dies with its parent, however the parent dies (`runner.processes.subprocesses`); normally it
+is asked to stop first and has some seconds for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proposals.demo.console import Console
-from runner import subprocesses
+from runner.processes import subprocesses
 
 MAX_RESTARTS = 3
 FORGET_SECONDS = 600  # a crash that long ago no longer counts

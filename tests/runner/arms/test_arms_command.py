@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from runner.__main__ import app
 from runner.arms.gate import placebo_digest
 from runner.foreign import read_foreign
-from runner.surface_file import Measured, read_surface, write_surface
+from runner.surfaces.surface_file import Measured, read_surface, write_surface
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ROOT / "tests/runner/surfaces/small.json.gz"

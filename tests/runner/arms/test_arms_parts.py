@@ -18,13 +18,13 @@ from runner.arms.forgetful import ForgetfulPrior, since_restart
 from runner.arms.gate import placebo_digest
 from runner.arms.spec import ArmsError, arms_named
 from runner.arms.tuners import TUNERS, drawn, levels, to_config, to_vector, tuner_for
-from runner.borders import Outcome
-from runner.gpt_space import SPACE
-from runner.journal import Journal
-from runner.level2 import Base
-from runner.local import Local
-from runner.search import Plan, Search
-from runner.strategy import HabitPrior
+from runner.control.local import Local
+from runner.gpt.space import SPACE
+from runner.interfaces import Outcome
+from runner.levels.level2 import Base
+from runner.levels.strategy import HabitPrior
+from runner.loop.search import Plan, Search
+from runner.storage.journal import Journal
 from sandbox.mechanism import Knob, Space, Trial, View
 from sandbox.report import CheckResult, Finding, Report, Severity
 from sandbox.report import Outcome as Result

@@ -1,0 +1,1 @@
+"""The trainer of the CPU task and its text. Knows no search."""

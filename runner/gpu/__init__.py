@@ -1,0 +1,1 @@
+"""The trainer of the GPU task, its cards and its shards. Knows no search."""

@@ -1,0 +1,1 @@
+"""A trial's processes and files that the kernel lets go. Knows no trial."""

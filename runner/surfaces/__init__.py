@@ -1,0 +1,1 @@
+"""Recorded surfaces: recipes and files. Records nothing (`runner.recording` does)."""

@@ -1,0 +1,135 @@
+"""A metric in what a trial prints: as terminals show it, and what is told where there is none."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.processes import subprocesses
+from runner.tasks.base import measure, trial_environment
+from runner.tasks.reading import MetricReader, compiled, shown
+
+
+def read(*lines):
+    reader = MetricReader(name="val_bpb")
+    for line in lines:
+        reader.feed(line)
+    return reader.result()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "\x1b[1m\x1b[32mval_bpb: 0.9\x1b[0m",
+        "\x1b[2K\x1b[1Gval_bpb: 0.9",
+        "\x1b]0;a title\x07val_bpb: 0.9",
+        "\x1b]8;;http://x\x1b\\val_bpb: 0.9\x1b(B\x1b[m",
+    ],
+)
+def test_colours_are_no_part_of_a_line(line):
+    assert read(line) == (0.9, "", "")
+
+
+def test_colours_hide_no_second_number():
+    assert read("val_bpb: 0.9", "\x1b[8mval_bpb: 0.1\x1b[0m")[1] == "no_metric"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("val_bpb=0.9", "step 3 | val_bpb: 0.9 | lr 1", '{"val_bpb": 0.9}', "x val_bpb: 0.9"),
+        *("   val_bpb: 0.9", "val_bpb: 0.9 bits (ema)", "VAL_BPB: 9e-1", "{'val_bpb': .9}"),
+        *("val_bpb (final) -> +0.9", "[val_bpb]\\ 0.9", "val_bpb\t0.9"),
+    ],
+)
+def test_a_line_that_comes_near_is_shown_with_what_to_paste(line):
+    value, failure, why = read("val_bpb is evaluated", line, "val_bpb was evaluated")
+    assert (value, failure) == (None, "no_metric")
+    assert repr(line.strip()) in why
+    pasted = yaml.safe_load(re.search(r"`(metric: .*)`", why)[1])["metric"]
+    if "\t" not in line:
+        again = MetricReader(name=pasted["name"], pattern=pasted["pattern"])
+        again.feed(line)
+        assert again.result() == (0.9, "", "")
+
+
+@given(st.text(max_size=30), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=9))
+def test_what_to_paste_can_be_pasted_or_is_a_hint(before, number, after):
+    why = read(f"{before}val_bpb{after}{number}")[2]
+    for line in re.findall(r"`(metric: .*)`", why):
+        assert compiled(yaml.safe_load(line)["metric"]["pattern"]).groups == 1
+
+
+def test_a_name_without_a_number_is_a_hint_too():
+    assert "'...(" in read("now val_bpb is evaluated")[2]
+
+
+def test_numbers_by_other_names_are_told():
+    why = read("---", "val_loss: 3.2", "model: big", "seconds: 300.1")[2]
+    assert "val_loss, seconds" in why
+    assert "model" not in why
+
+
+@given(st.text(alphabet=st.characters(), max_size=300))
+def test_what_is_shown_is_harmless(text):
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown(text))
+    assert shown(text).count("\n") == text.count("\n")
+
+
+def test_what_is_shown_of_a_progress_bar_is_its_end():
+    assert shown("10%\r50%\r\x1b[31m100%\x1b[0m\r\nend\x00") == "100%\nend?"
+
+
+def trial(code):
+    args = [sys.executable, "-c", code]
+    return measure(args, metric="val_bpb", deadline_seconds=120, env=trial_environment({}))
+
+
+def test_a_progress_bar_of_any_length_hides_no_number():
+    bar = "print('val_bpb: 0.9', end='\\r'); print('x' * 60_000, end='\\r'); print('val_bpb: 0.8')"
+    assert trial(bar).failure == "no_metric"
+
+
+def test_a_message_holds_nothing_that_moves_a_terminal():
+    outcome = trial("print('\\x1b[2J\\x1b]0;gone\\x07bad', end='\\r\\n'); raise SystemExit(1)")
+    assert outcome.failure == "crash"
+    assert outcome.message.endswith("bad")
+    assert "\x1b" not in outcome.message
+
+
+def test_a_child_that_goes_on_printing_does_not_keep_a_trial():
+    """The trial is over when its own process is; what that printed last is read, too."""
+    code = (
+        "import os, sys\n"
+        "if os.fork() == 0:\n"
+        "    while True: print('noise ' * 100, flush=True)\n"
+        "sys.stdout.write('\\nval_bpb: 0.9\\n'); sys.stdout.flush(); os._exit(0)"
+    )
+    seen: list[str] = []
+    done = subprocesses.run(
+        [sys.executable, "-c", code], deadline_seconds=600, line=seen.append, output_bytes=10_000
+    )
+    assert not done.timed_out
+    assert done.returncode == 0
+    assert sum("val_bpb: 0.9" in line for line in seen) == 1
+
+
+def test_the_last_line_counts_where_a_child_holds_the_pipe():
+    code = (
+        "import os, sys, time\n"
+        "if os.fork() == 0: time.sleep(600)\n"
+        "sys.stdout.write('val_bpb: 0.9'); sys.stdout.flush(); os._exit(0)"
+    )
+    assert trial(code).metric == 0.9
+
+
+def test_a_program_that_is_not_there_is_told_in_a_line():
+    outcome = measure(["/not/there"], metric="m", deadline_seconds=60, env=trial_environment({}))
+    assert outcome.failure == "crash"
+    assert "/not/there can't be started: No such file or directory" in outcome.message
+    assert "Traceback" not in outcome.message

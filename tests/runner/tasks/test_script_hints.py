@@ -1,0 +1,83 @@
+"""Scripts whose numbers are elsewhere: what to write is said, and works. What a trial leaves
+running ends with it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from runner.tasks import TaskError
+from tests.runner.processes.test_subprocesses import gone
+from tests.runner.scriptfolder import made, tried
+
+NANO = """out_dir = 'out'
+eval_interval = 2000
+batch_size = 12
+block_size = 1024
+dropout = 0.0
+learning_rate = 6e-4
+beta1 = 0.9
+device = 'cuda'
+config = {k: v for k, v in globals().items() if isinstance(v, (int, float))}
+print(f"val_bpb: {learning_rate * 1000 + batch_size / 100 + dropout + beta1}")
+"""
+ARGUMENTS = """import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument('--lr', type=float, default=1e-3)
+print('val_bpb:', parser.parse_args().lr)
+"""
+FIELDS = """from dataclasses import dataclass, field
+SET = {'momentum': 0.9, 'out': 'x', 'betas': (1, 2)}
+@dataclass
+class Config:
+    lr: float = 1e-3
+    depth = 4
+    name: str = 'x'
+    late: int = field(default=3)
+assert Config.depth % 2 == 0 and SET['momentum'] < 1
+print('val_bpb:', Config().lr * 1000 + SET['momentum'])
+"""
+
+
+def test_the_line_for_lower_case_names_can_be_pasted(tmp_path):
+    with pytest.raises(TaskError, match=r"space\.yaml") as refused:
+        made(tmp_path, NANO)
+    line = re.search(r"`(knobs: .*)`", str(refused.value))[1]
+    (tmp_path / "space.yaml").write_text(line + "\n")
+    task = made(tmp_path, NANO)
+    assert sorted(task.space) == ["batch_size", "beta1", "dropout", "learning_rate"]
+    assert task.space["beta1"].high == 0.999
+    assert tried(task, batch_size=20).metric == pytest.approx(0.6 + 0.2 + 0.9)
+
+
+def test_arguments_are_for_the_command_task(tmp_path):
+    with pytest.raises(TaskError, match="command task, with a YAML"):
+        made(tmp_path, ARGUMENTS)
+
+
+def test_numbers_in_dicts_and_classes_can_be_named(tmp_path):
+    with pytest.raises(TaskError, match=r"space\.yaml") as refused:
+        made(tmp_path, FIELDS)
+    line = re.search(r"`(knobs: .*?)`", str(refused.value))[1]
+    assert line == "knobs: {SET_momentum: {}, Config_lr: {}, Config_depth: {}}"
+    (tmp_path / "space.yaml").write_text(line + "\n")
+    task = made(tmp_path, FIELDS)
+    assert task.space["SET_momentum"].high == 0.999
+    assert tried(task, Config_lr=0.002).metric == pytest.approx(2.9)
+    assert tried(task, Config_depth=3).failure == "constraint"
+    edited = task.edited({**task.space.defaults(), "SET_momentum": 0.5})
+    assert edited == FIELDS.replace("'momentum': 0.9", "'momentum': 0.5").encode()
+
+
+def test_what_clears_its_environment_is_ended_with_the_trial(tmp_path):
+    told = tmp_path / "pid"
+    code = (
+        "import subprocess\nLR = 0.1\n"
+        "left = subprocess.Popen(['sleep', '600'], start_new_session=True, env={})\n"
+        f"open({str(told)!r}, 'w').write(str(left.pid))\nprint('val_bpb:', LR)\n"
+    )
+    folder = tmp_path / "given"
+    folder.mkdir()
+    assert tried(made(folder, code, out=tmp_path / "out")).metric == 0.1
+    assert gone(int(told.read_text()))
