@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def beside(call: Callable[[], T], *, name: str) -> Future[T]:
+def in_background(call: Callable[[], T], *, name: str) -> Future[T]:
     """Begin `call` now; what it gives, or raises, is the future's."""
     future: Future[T] = Future()
 

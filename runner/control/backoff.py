@@ -13,7 +13,7 @@ LONGEST_BACKOFF_SECONDS = 15.0
 REMIND_SECONDS = 15.0
 
 
-class Line:
+class Backoff:
     """The way to the platform. Safe to use from several threads: at worst, something is said
     twice."""
 

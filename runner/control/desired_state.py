@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future
 from functools import partial
 
-from runner.background import beside
+from runner.background import in_background
 from runner.control.platform_client import PlatformClient, Refused, Unreachable
 from runner.protocol import Desired
 
@@ -28,7 +28,7 @@ class Pull:
     def early(self) -> None:
         """Ask in a thread of its own, unless that is being done."""
         if self._early is None or self._early[1].done():
-            asked = beside(partial(self._client.desired, once=True), name="pull")
+            asked = in_background(partial(self._client.desired, once=True), name="pull")
             self._early = (time.monotonic(), asked)
 
     def now(self) -> Desired:

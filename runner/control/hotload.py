@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from runner.background import beside
+from runner.background import in_background
 from runner.loop.decisions import Running, check
 from runner.protocol import Desired, signing_bytes
 from sandbox import clearance
@@ -171,7 +171,7 @@ class Loader:
         # The second as patient in its calls as it will have to be, but no longer at its load.
         limits = replace(self._limits, load_seconds=self._hasty().load_seconds)
         start = partial(self._start, other, source, desired.mechanism, limits)
-        fresh = beside(partial(_once_more_if_it_died, start), name="load")
+        fresh = in_background(partial(_once_more_if_it_died, start), name="load")
         try:
             _once_more_if_it_died(try_it)
             return Prepared(desired=desired, host=fresh.result())
@@ -258,7 +258,7 @@ class Loader:
         start = partial(
             MechanismHost.start, backend, source, name=name, limits=limits, purpose=PURPOSE
         )
-        started = beside(start, name="start")
+        started = in_background(start, name="start")
         seconds = limits.start_seconds + limits.load_seconds + MARGIN_SECONDS
         wait([started], seconds)
         if not started.done():

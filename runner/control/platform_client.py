@@ -22,7 +22,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from runner.background import beside
+from runner.background import in_background
 from runner.protocol import (
     HEX64,
     Ack,
@@ -204,7 +204,9 @@ class PlatformClient:
         if known is not None:
             headers["If-None-Match"] = known[0]
         # Beside, because a server that sends a byte of its head now and then reaches no timeout.
-        asked = beside(partial(self._exchange, method, path, content, headers), name="request")
+        asked = in_background(
+            partial(self._exchange, method, path, content, headers), name="request"
+        )
         try:
             status, tag, data = asked.result(WHOLE_SECONDS)
         except TimeoutError as error:

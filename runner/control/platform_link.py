@@ -27,12 +27,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from runner.control.backoff import Line
+from runner.control.backoff import Backoff
 from runner.control.desired_state import Pull
 from runner.control.hotload import Loader, LoadRefused
 from runner.control.outbox import Outbox
 from runner.control.platform_client import PlatformClient, Refused, TokenInvalid, Unreachable
-from runner.control.preload import Ahead, Key, key_of
+from runner.control.preload import Key, Preload, key_of
 from runner.loop.decisions import Running
 from runner.processes.subprocesses import STOPPING, StopRequested
 from runner.protocol import Desired, Observed
@@ -73,8 +73,8 @@ class Link:
         self.desired: Desired | None = None  # the last one that came
         self._outbox = Outbox(client, journal, say)
         self._wanted = Pull(client)
-        self._line = Line(say)
-        self._ahead = Ahead(loader, journal, say)
+        self._backoff = Backoff(say)
+        self._preload = Preload(loader, journal, say)
         self._view: View | None = None  # None: at a boundary
         self._beat_seconds = beat_seconds
         self._status = Observed(version=0, state="idle", digest="")
@@ -99,12 +99,12 @@ class Link:
         self._ended.set()
         self._wake.set()
         self._thread.join(GOODBYE_SECONDS)
-        self._ahead.close()
+        self._preload.close()
         if self.running is not None:
             self.running.host.close()
             self.running = None
         busy = self._thread.is_alive()  # in a request that nobody answers
-        if busy or self._error is not None or self._line.down:
+        if busy or self._error is not None or self._backoff.down:
             self.say(f"kept for the next start: {self._backlog() or 'nothing'}")
             return
         self._status = self._about(self._status.version, "idle", "", "")
@@ -126,7 +126,7 @@ class Link:
 
     def approaching(self) -> None:
         """All is trained, and a boundary comes: ask now what should run then."""
-        if not self._line.silent:
+        if not self._backoff.silent:
             self._wanted.early()
 
     def boundary(self, view: View, *, pending: bool) -> Running:
@@ -176,7 +176,7 @@ class Link:
 
     def _pull(self) -> Desired | None:
         """The desired state, or None where the platform does not tell."""
-        if self._line.silent:
+        if self._backoff.silent:
             return None
         try:
             desired = self._wanted.now()
@@ -187,9 +187,9 @@ class Link:
             self._error = error
             raise
         except Refused as error:
-            self._line.remind(f"REFUSED: the platform gives no desired state: {error}")
+            self._backoff.remind(f"REFUSED: the platform gives no desired state: {error}")
             return None
-        self._line.reached()
+        self._backoff.reached()
         stopped = (desired.stop_reason or "no reason given") if desired.stopped else None
         if stopped != self.journal.store.get("stopped"):
             self.journal.store.put("stopped", stopped)
@@ -234,7 +234,7 @@ class Link:
         self.activity(f"loading version {desired.version} ({desired.mechanism})")
         started = time.monotonic()
         try:
-            loaded = self._ahead.loaded(desired, view)
+            loaded = self._preload.loaded(desired, view)
         except LoadRefused as refusal:
             self._refuse(desired, key, str(refusal))
         except InfrastructureError as error:
@@ -254,7 +254,7 @@ class Link:
         what = f"version {loaded.version}: {loaded.name} ({loaded.digest[:12]})"
         self.say(f"LIVE {what}, loaded in {seconds:.1f} s after {self.journal.count()} trials")
         if old is not None:
-            self._ahead.retire(old.host)
+            self._preload.retire(old.host)
 
     def _refuse(self, desired: Desired, key: Key, reason: str) -> None:
         """Loud: what was wanted can't run; what ran before goes on."""
@@ -276,7 +276,7 @@ class Link:
         if self.running is not None and now - since > ENGINE_PATIENCE_SECONDS:
             self._refuse(desired, key, reason)
             return
-        self._line.remind(f"NO SANDBOX: {reason}")
+        self._backoff.remind(f"NO SANDBOX: {reason}")
         self._status = self._status.model_copy(update={"reason": reason[:REASON_CHARS]})
 
     # --- attesting and sending ---
@@ -313,7 +313,7 @@ class Link:
         self._send(partial(self._outbox.flush, attestations_only=attestations_only))
 
     def _send(self, send: Callable[[], object]) -> None:
-        if self._line.silent or self._error is not None:
+        if self._backoff.silent or self._error is not None:
             return
         with self._sending:
             try:
@@ -323,9 +323,9 @@ class Link:
             except TokenInvalid as error:
                 self._error = error
             except Refused as error:
-                self._line.remind(f"REFUSED: {error}")
+                self._backoff.remind(f"REFUSED: {error}")
             else:
-                self._line.reached()
+                self._backoff.reached()
 
     def _beat(self) -> None:
         """One heartbeat; never ahead of an attestation that waits."""
@@ -362,7 +362,7 @@ class Link:
         """Begin to make ready what is wanted now, while a trial is being trained. Nothing follows
         from it: the boundary asks the platform again."""
         running, view = self.running, self._view
-        if running is None or view is None or self._line.silent or self._error is not None:
+        if running is None or view is None or self._backoff.silent or self._error is not None:
             return
         try:
             desired = self.client.desired(once=True)
@@ -373,14 +373,14 @@ class Link:
             return
         same = (desired.version, desired.digest) == (running.version, running.digest)
         if same or desired.stopped or key_of(desired) in self._refused:
-            self._ahead.drop()
+            self._preload.drop()
         else:
-            self._ahead.begin(desired, view)
+            self._preload.begin(desired, view)
 
     # --- the line ---
 
     def _unreachable(self, error: Unreachable) -> None:
-        self._line.unreachable(f"{error}; kept for later: {self._backlog() or 'nothing yet'}")
+        self._backoff.unreachable(f"{error}; kept for later: {self._backlog() or 'nothing yet'}")
 
     def _backlog(self) -> str:
         return ", ".join(f"{n} {kind}" for kind, n in self.drafts.backlog().items() if n)
@@ -394,7 +394,7 @@ class Link:
     def _wait(self, why: str) -> None:
         """A beat of doing nothing, and say why."""
         self.activity(why)
-        self._line.remind(f"waiting: {why}")
+        self._backoff.remind(f"waiting: {why}")
         self.flush()
         if STOPPING.wait(self._beat_seconds):
             raise StopRequested

@@ -14,7 +14,7 @@ from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any, TypeVar
 
-from runner.background import beside
+from runner.background import in_background
 from runner.control.hotload import Loader, LoadRefused, Prepared
 from runner.loop.decisions import Host, Running
 from runner.protocol import Desired
@@ -37,7 +37,7 @@ def key_of(desired: Desired) -> Key:
     )
 
 
-class Ahead:
+class Preload:
     """Loads mechanisms for one run, and keeps at most one prepared. `close` it: no worker that
     was not handed out is left then."""
 
@@ -62,7 +62,7 @@ class Ahead:
             if key in {self._key, self._taken}:
                 return
             self._drop()
-            self._key, self._future = key, self._beside(prepare)
+            self._key, self._future = key, self._in_background(prepare)
 
     def loaded(self, desired: Desired, view: View) -> Running:
         """A mechanism that answers: what was made ready, waited for if it is on its way, else one
@@ -111,7 +111,7 @@ class Ahead:
     def retire(self, host: Host) -> None:
         """End a worker that is not asked any more, while the search goes on."""
         with self._lock:
-            self._beside(host.close).add_done_callback(self._told)
+            self._in_background(host.close).add_done_callback(self._told)
 
     def close(self) -> None:
         """End what was prepared, and wait a while for what is on its way."""
@@ -124,11 +124,11 @@ class Ahead:
     def _drop(self) -> None:
         """Forget what was prepared, and have its worker ended, now or as soon as it is there."""
         if self._future is not None:
-            self._beside(partial(_end_later, self._future)).add_done_callback(self._told)
+            self._in_background(partial(_end_later, self._future)).add_done_callback(self._told)
             self._key = self._future = None
 
-    def _beside(self, call: Callable[[], T]) -> Future[T]:
-        future = beside(call, name="ahead")
+    def _in_background(self, call: Callable[[], T]) -> Future[T]:
+        future = in_background(call, name="preload")
         self._open.add(future)
         future.add_done_callback(self._open.discard)
         return future

@@ -22,7 +22,7 @@ from runner.levels.refusals import refusal
 from runner.levels.strategy import earlier_table, history_table, space_table
 from runner.llm.answers import harmless
 from runner.llm.prompting import Prompts
-from runner.llm.replayed_answers import Kept
+from runner.llm.replayed_answers import ReplayedAnswers
 from runner.protocol import NAME, Round
 from sandbox.checks.table import MECHANISM_MODULES
 from sandbox.syntax import tree_of
@@ -128,7 +128,9 @@ class _Drafting:
     """One pass through the four rounds."""
 
     def __init__(self, by: OpenAIResearcher, context: ResearchContext, tell: Tell) -> None:
-        self.llm: LanguageModel = by.llm if context.memo is None else Kept(by.llm, context.memo)
+        self.llm: LanguageModel = (
+            by.llm if context.memo is None else ReplayedAnswers(by.llm, context.memo)
+        )
         self.prompts = by.prompts
         self.context = context
         self.tell = tell

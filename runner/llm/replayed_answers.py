@@ -16,7 +16,7 @@ from runner.llm.client import Answer, LanguageModel
 M = TypeVar("M", bound=BaseModel)
 
 
-class Kept:
+class ReplayedAnswers:
     """Asks `llm` what `memo` does not hold."""
 
     def __init__(self, llm: LanguageModel, memo: Memo) -> None:

@@ -18,7 +18,7 @@ from runner.interfaces import Outcome, Task
 from runner.loop import decisions, reports
 from runner.loop.decisions import Running
 from runner.loop.measurements import Purpose
-from runner.loop.recovery import Asking, Keeper
+from runner.loop.recovery import Asking, SupervisedMechanism
 from runner.loop.trainings import Trainings
 from runner.storage.journal import Entry, Journal, derive
 from sandbox.mechanism import View
@@ -34,13 +34,13 @@ class Decider:
         *,
         journal: Journal,
         task: Task,
-        keeper: Keeper,
+        mechanism: SupervisedMechanism,
         trainings: Trainings,
         say: Callable[[str], None],
     ) -> None:
         self.journal = journal
         self.task = task
-        self.keeper = keeper
+        self.mechanism = mechanism
         self.trainings = trainings
         self.say = say
 
@@ -48,7 +48,7 @@ class Decider:
         """Have the mechanism accept and observe a measured trial, and store the decision.
         `view` is as before it."""
         entry = self._confirmed(entry, view)
-        running = self.keeper.running
+        running = self.mechanism.running
         judge = running.digest if running else entry.digest
         before = self.journal.failures(judge)
         failures = before + int(entry.failure == "mechanism")
@@ -67,13 +67,13 @@ class Decider:
             best_metric=entry.metric if kept else view.best.metric,
             message=message[:MESSAGE_CHARS],
         )
-        shown = self._observe(final, view, failures, accepted_by=self.keeper.running)
+        shown = self._observe(final, view, failures, accepted_by=self.mechanism.running)
         failures += shown.failed
         hooks = decisions.add(hooks, observe_calls=shown.calls, raised=shown.failed)
         final = replace(final, hooks=hooks)
         failures = failures if failures > before else 0  # a whole trial went well
         self.journal.decide(final, judge=judge, state=shown.answer, failures=failures)
-        self.keeper.went_well()
+        self.mechanism.went_well()
         self.say(reports.decided(final, view, self.task.metric))
 
     def _confirmed(self, entry: Entry, view: View) -> Entry:
@@ -95,7 +95,7 @@ class Decider:
         return entry
 
     def _accept(self, entry: Entry, view: View, failures: int) -> Asking[tuple[bool, bool]]:
-        return self.keeper.ask(lambda running: self._accepted(running, entry, view), failures)
+        return self.mechanism.ask(lambda running: self._accepted(running, entry, view), failures)
 
     def _accepted(self, running: Running, entry: Entry, view: View) -> tuple[bool, bool]:
         tried = replace(entry, status="discarded").trial()
@@ -116,7 +116,7 @@ class Decider:
             running.host.observe(trial, after, seed=seed)
             return running.host.state()
 
-        return self.keeper.ask(observe, failures)
+        return self.mechanism.ask(observe, failures)
 
 
 def _may_be_chance(entry: Entry, view: View) -> bool:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Workers(Protocol):
-    """What the keeper needs of `search.Control`."""
+    """What supervision needs of `search.Control`."""
 
     def restart(self, running: Running, state: Mapping[str, Any] | None) -> Running: ...
 
@@ -41,7 +41,7 @@ class Asking(NamedTuple, Generic[T]):
     failed: int
 
 
-class Keeper:
+class SupervisedMechanism:
     """Holds the mechanism that answers now, if one does."""
 
     def __init__(self, *, journal: Journal, control: Workers, say: Callable[[str], None]) -> None:

@@ -32,7 +32,7 @@ from runner.loop.acceptance import Decider
 from runner.loop.decisions import Asked, Running
 from runner.loop.measurements import Measurements, Rules
 from runner.loop.noise import Baseline
-from runner.loop.recovery import MAX_FAILURES, Keeper
+from runner.loop.recovery import MAX_FAILURES, SupervisedMechanism
 from runner.loop.reports import RunState
 from runner.loop.trainings import Trainings, awaited
 from runner.protocol import HookCounts
@@ -132,7 +132,7 @@ class Search:
         self.outer = outer
         self.rules = Measurements(journal).settle(defaults=plan.rules(), wanted={})
         self._earlier = tuple(earlier)
-        self._keeper = Keeper(journal=journal, control=control, say=say)
+        self._mechanism = SupervisedMechanism(journal=journal, control=control, say=say)
         self._host_facts: dict[str, Any] | None = None
         self._reporting = threading.Lock()
         self._state: RunState = "running"
@@ -160,7 +160,7 @@ class Search:
             decider = Decider(
                 journal=self.journal,
                 task=self.task,
-                keeper=self._keeper,
+                mechanism=self._mechanism,
                 trainings=trainings,
                 say=self.say,
             )
@@ -181,11 +181,11 @@ class Search:
         if not pending:
             self._steer()
         view = self.view()
-        self._keeper.running = self.control.boundary(view, pending=bool(pending))
+        self._mechanism.running = self.control.boundary(view, pending=bool(pending))
         if not pending:
             if self.outer is not None:
                 steering = self.journal.steering()[1]
-                self.outer.boundary(self.journal.decided(), self._keeper.running, steering)
+                self.outer.boundary(self.journal.decided(), self._mechanism.running, steering)
                 self.again()  # also what the platform's door said of a draft
             pending = self._propose(view, min(self.rules.parallel, left), decider)
         measured = trainings.measured(pending)
@@ -196,7 +196,7 @@ class Search:
                 self.control.approaching()
             decider.decide(entry, self.view())
             self.control.news()
-            if self._keeper.running is None:
+            if self._mechanism.running is None:
                 break  # the rest waits for another mechanism
         for future in measured.values():
             awaited(future)  # a swap is allowed once nothing is being trained
@@ -248,7 +248,7 @@ class Search:
 
     def _propose(self, view: View, count: int, decider: Decider) -> list[Entry]:
         """Ask the mechanism, and store what will be trained (or why nothing can be)."""
-        running = self._keeper.running
+        running = self._mechanism.running
         assert running is not None  # noqa: S101 - boundary() gave one
         first = self.journal.count()
         asked = Asked(
@@ -270,7 +270,7 @@ class Search:
         if isinstance(asked.error, BudgetExceeded):
             raise asked.error
         if isinstance(error, InfrastructureError):
-            self._keeper.engine_trouble(error)
+            self._mechanism.engine_trouble(error)
             return []
         if choices:
             entries = decisions.planned(running, first, choices, counts)
@@ -289,15 +289,15 @@ class Search:
     ) -> None:
         """What follows from an empty `propose`: another worker, another mechanism, or a pause."""
         if entry.failure == "mechanism" and error is not None:
-            self._keeper.failed(str(error), self.journal.failures(entry.digest) + 1)
+            self._mechanism.failed(str(error), self.journal.failures(entry.digest) + 1)
         elif error is not None:
-            self._keeper.restart()  # it fell over an empty answer of the prior
+            self._mechanism.restart()  # it fell over an empty answer of the prior
         if entry.failure != "no_candidate" or self._empty_in_a_row() < MAX_EMPTY:
             return
         if asked.empty:
             decider.decide(entry, self.view())
             raise PriorError(f"{MAX_EMPTY} times in a row: {entry.message}")
-        self._keeper.give_up(f"{MAX_EMPTY} times in a row, {entry.message}")
+        self._mechanism.give_up(f"{MAX_EMPTY} times in a row, {entry.message}")
 
     def _empty_in_a_row(self) -> int:
         count = 0

@@ -59,9 +59,9 @@ def digest_over(parts: Mapping[str, Any]) -> str:
 
 
 def digest_of_files(paths: Sequence[Path]) -> str:
-    """SHA-256 (hex) over the paths (in the checkout) and bytes of files."""
+    """SHA-256 (hex) over the names, with their folders', and bytes of files."""
     return digest_over(
-        {str(p.relative_to(ROOT)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+        {"/".join(p.parts[-2:]): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
     )
 
 

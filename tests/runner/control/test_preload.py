@@ -34,7 +34,7 @@ class Watched:
     """What was prepared, and whether beside the training."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.made: list[tuple[int, bool]] = []  # version, beside
+        self.made: list[tuple[int, bool]] = []  # version, in the background
         self.failed: list[int] = []
         self.hosts: dict[int, Any] = {}
         prepare = Loader.prepare
@@ -46,7 +46,7 @@ class Watched:
                 self.failed.append(desired.version)
                 raise
             self.hosts[desired.version] = found.host
-            self.made.append((desired.version, threading.current_thread().name == "ahead"))
+            self.made.append((desired.version, threading.current_thread().name == "preload"))
             return found
 
         monkeypatch.setattr(Loader, "prepare", watched)

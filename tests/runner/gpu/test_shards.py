@@ -92,7 +92,7 @@ def test_a_changed_shard_and_another_vocabulary(tmp_path):
 
 
 def test_too_few_shards_and_a_wrong_vocabulary(tmp_path):
-    with pytest.raises(ShardError, match=r"holds 0 parquet shards.*runner\.shards fetch"):
+    with pytest.raises(ShardError, match=r"holds 0 parquet shards.*runner\.gpu\.shards fetch"):
         prepare(tmp_path / "nowhere", vocabulary=512)
     table(tmp_path / "a.parquet", ["x"])
     with pytest.raises(ShardError, match="holds 1 parquet shards"):

@@ -290,7 +290,7 @@ def test_what_is_trained_on_is_said_and_in_the_digest(folder, tmp_path):
     assert "fallback" in other.description
     assert "fallback" in other.host()["text"]
     assert other.digest != task.digest
-    with pytest.raises(TaskError, match=r"runner\.shards fetch"):
+    with pytest.raises(TaskError, match=r"runner\.gpu\.shards fetch"):
         get_task("gpt-gpu", {**options, "shards": tmp_path / "nothing"}, places=places)
 
 
