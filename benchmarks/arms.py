@@ -20,7 +20,8 @@ COMPARED = ("arms.md", "arms.json", "curves.svg", "curves.png")
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {
     "table": "--task table --arms A,B,C,D,R,P,T,G,E,S,U --trials 30 --level2-every 10",
-    "live": "--task gpt --budget-seconds 0.3 --arms A,P,R,T,D --trials 10 --level2-every 5",
+    "live": "--task gpt --budget-seconds 0.7 --arms A,P,R,D,C,T,G,E,S,U --trials 30"
+    " --level2-every 10",
 }
 
 
