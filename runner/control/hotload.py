@@ -254,19 +254,10 @@ class Loader:
         return host
 
     def _start(self, backend: Backend, source: bytes, name: str, limits: Limits) -> MechanismHost:
-        """A worker, or InfrastructureError: also where a start that was disturbed never ends."""
         start = partial(
             MechanismHost.start, backend, source, name=name, limits=limits, purpose=PURPOSE
         )
-        started = in_background(start, name="start")
-        seconds = limits.start_seconds + limits.load_seconds + MARGIN_SECONDS
-        wait([started], seconds)
-        if not started.done():
-            started.add_done_callback(_close)  # should it come after all
-            raise InfrastructureError(
-                f"No sandbox worker was ready after {seconds:g} s; look again."
-            )
-        return started.result()
+        return _in_time(start, limits.start_seconds + limits.load_seconds + MARGIN_SECONDS)
 
     def _hasty(self) -> Limits:
         """Training may wait for what is only tried."""
@@ -275,6 +266,21 @@ class Loader:
             load_seconds=min(self._limits.load_seconds, TRY_SECONDS),
             call_seconds=min(self._limits.call_seconds, TRY_SECONDS),
         )
+
+
+def _in_time(start: Callable[[], MechanismHost], seconds: float) -> MechanismHost:
+    """A worker, or InfrastructureError: also where a start never ends. That of bubblewrap does not
+    when it is killed from outside as it begins, and whoever waits at a boundary would for ever."""
+    started = in_background(start, name="start")
+    try:
+        done, _ = wait([started], seconds)
+    except BaseException:  # the runner stops
+        started.add_done_callback(_close)
+        raise
+    if not done:
+        started.add_done_callback(_close)  # should it come after all
+        raise InfrastructureError(f"No sandbox worker was ready after {seconds:g} s; look again.")
+    return started.result()
 
 
 def _close(started: Future[MechanismHost]) -> None:
