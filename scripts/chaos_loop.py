@@ -53,7 +53,7 @@ UNBOUNDED_TRIALS = 100_000  # while it is disturbed; then: as many as there are,
 LAST_TRIALS = 6
 PATIENCE_SECONDS = 45.0
 SETTLE_TRIALS = 4  # between two kills of a mechanism: twice in one trial gives it up, rightly
-DISK_MEGABYTES = 24
+DISK_MEGABYTES = 128  # a thousand trials take 30, a copy of a folder as much again
 OUR_OWN = "a seed is the first of its target"
 
 
