@@ -34,6 +34,7 @@ from runner.protocol import LibraryEntry, Round
 from runner.storage.drafts import Drafts, DraftState, memories
 from runner.storage.journal import Entry, Journal, derive
 from runner.storage.store import JournalClosed
+from sandbox.errors import InfrastructureError
 from sandbox.report import digest_of
 
 FINISH_SECONDS = 900.0
@@ -243,22 +244,33 @@ class Level2:
 
 
 def write_rounds(folder: Path, rounds: Sequence[Round], *, refused: str = "") -> None:
-    """What was asked and answered, for people: `rounds.json`; why it came to nothing, if so."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """What was asked and answered, for people: `rounds.json`; why it came to nothing, if so.
+    Raises InfrastructureError."""
     body = {"refused": refused, "rounds": [r.model_dump() for r in rounds]}
-    (folder / "rounds.json").write_text(json.dumps(body, indent=1), encoding="utf-8")
+    _write(folder / "rounds.json", json.dumps(body, indent=1))
 
 
 def write_draft(folder: Path, draft: ResearchDraft) -> Path:
-    """The draft's files below `folder`, for people; only plain paths inside it are written."""
+    """The draft's files below `folder`, for people; only plain paths inside it are written.
+    Raises InfrastructureError."""
     for name, text in draft.files.items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise ValueError(f"a draft names the path {name!r}")
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text, encoding="utf-8")
+        _write(folder / path, text)
     write_rounds(folder, draft.rounds)
     return folder
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InfrastructureError(
+            f"a draft can't be written for people to read ({error}): make room, or mend that "
+            "folder, and start again; the journal has it"
+        ) from error
 
 
 def seed_library(folder: Path) -> tuple[LibraryEntry, ...]:

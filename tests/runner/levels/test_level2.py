@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runner.interfaces import ResearchContext, ResearchDraft
 from runner.levels.research import OpenAIResearcher
 from runner.llm.client import Llm
 from runner.llm.ledger import Ledger
 from runner.storage.drafts import Drafts, DraftState
 from runner.storage.store import JournalClosed
+from sandbox.errors import InfrastructureError
 from tests.runner.levels.test_research import CRITICISED, EXPLORED, SOURCE, SPECIFIED, generated
 from tests.runner.llmserver import serving
 from tests.runner.loop.test_search import Drafting, made, with_level2
@@ -68,3 +71,16 @@ def test_what_was_refused_meanwhile_is_not_submitted(tmp_path: Path) -> None:
             drafts = Drafts(journal).all()
     assert [d.state for d in drafts] == [DraftState.LOCAL, DraftState.FAILED]
     assert "the draft 'second', nearly the same, is local" in drafts[1].reason
+
+
+def test_no_room_for_what_people_read_pauses_the_run_and_loses_no_draft(tmp_path: Path) -> None:
+    loop, journal = with_level2(tmp_path, Drafting(made), 4)
+    with closing(journal):
+        (journal.folder / "drafts").write_text("in the way")
+        with pytest.raises(InfrastructureError, match="make room, or mend"):
+            loop.run()
+        (journal.folder / "drafts").unlink()
+    again, journal = with_level2(tmp_path, Drafting(made), 4)
+    with closing(journal):
+        again.run()
+        assert [d.state for d in Drafts(journal).all()] == [DraftState.LOCAL]
