@@ -316,7 +316,15 @@ def _search(
 
 
 def _to_the_end(search: Search) -> tuple[int, str]:
-    """Run the search: an exit code and why it ended, told to the platform as the run's state."""
+    """Run the search and say what came of it: an exit code and why it ended."""
+    ended = _run(search)
+    for line in summary.of_end(search.journal.folder):
+        say(line)
+    return ended
+
+
+def _run(search: Search) -> tuple[int, str]:
+    """An exit code and why the search ended, told to the platform as the run's state."""
     try:
         search.run()
     except StopRequested:

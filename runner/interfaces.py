@@ -23,10 +23,24 @@ class BudgetExceeded(RuntimeError):
 class PriorError(RuntimeError):
     """The prior gave nothing usable after its retries; the message says what it answered.
 
-    `rounds`: what had been asked and answered before, where Level 2 ended so.
+    `rule`: the class of what was wrong, counted at the end of a run. `rounds`: what had been asked
+    and answered before, where Level 2 ended so.
     """
 
     rounds: tuple[Round, ...] = ()
+
+    def __init__(self, message: str, *, rule: str = "") -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+class DraftRefused(PriorError):
+    """What was drafted is not worth submitting. `why`: `RULE: reason`; `title`: what it called
+    itself."""
+
+    def __init__(self, why: str, *, title: str) -> None:
+        super().__init__(why, rule=why.partition(":")[0])
+        self.title = title
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import contextlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,58 @@ from runner.storage.store import DATABASE, JournalError
 
 def of_drafts(folder: Path) -> Iterator[str]:
     """A line for each draft, a count of each state, and the ledger. Raises JournalError."""
-    rows = _drafts(folder)
+    rows, told = _drafts(folder)
     for row in rows:
-        body = json.loads(row["draft"]) if row["draft"] else {}
-        title = body.get("title") or "no draft"
+        title = row["title"] or told[row["draft_id"]].get("title") or "no draft"
         where = f", proposal {row['proposal']} is {row['remote']}" if row["proposal"] else ""
         why = f": {row['reason']}" if row["reason"] else ""
         yield f"after trial {row['after_trial']}: {row['state']}{where}: {title}{why}"
-    counts = Counter(row["remote"] or row["state"] for row in rows)
-    told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no drafts"
-    yield f"drafts: {told}"
+    yield f"drafts: {_states(rows, told) or 'no drafts'}"
     yield from _spent(folder / LEDGER)
 
 
-def _drafts(folder: Path) -> list[sqlite3.Row]:
-    return _rows(folder, "SELECT * FROM drafts ORDER BY after_trial")
+def of_end(folder: Path) -> Iterator[str]:
+    """How many trials and drafts came to what, by class, and the ledger; for the end of a run.
+    Raises JournalError."""
+    query = "SELECT status, failure FROM trials WHERE phase = 'decided' AND number > 0"
+    if trials := _counted((row["status"], row["failure"]) for row in _rows(folder, query)):
+        yield f"trials: {trials}"
+    steered = [json.loads(row["value"]) for row in _rows(folder, "SELECT value FROM steering")]
+    failed = sum(any(r.startswith("failed: ") for r in of["reasons"]) for of in steered)
+    if failed:
+        yield f"Level 1.5: {len(steered)} times, of which {failed} failed and changed nothing"
+    rows, told = _drafts(folder)
+    if rows:
+        yield f"drafts: {_states(rows, told)}"
+    yield from _spent(folder / LEDGER)
+
+
+def _drafts(folder: Path) -> tuple[list[sqlite3.Row], dict[str, dict[str, Any]]]:
+    """The drafts without their content, and what is told of each."""
+    columns = (
+        "draft_id, after_trial, state, proposal, remote, reason, "
+        "json_extract(draft, '$.title') AS title"
+    )
+    rows = _rows(folder, f"SELECT {columns} FROM drafts ORDER BY after_trial")  # noqa: S608
+    meta = _rows(folder, "SELECT key, value FROM meta WHERE key LIKE 'level2/%'")
+    found = {row["key"].removeprefix("level2/"): json.loads(row["value"]) for row in meta}
+    return rows, {row["draft_id"]: found.get(row["draft_id"], {}) for row in rows}
+
+
+def _states(rows: list[sqlite3.Row], told: dict[str, dict[str, Any]]) -> str:
+    return _counted((r["remote"] or r["state"], told[r["draft_id"]].get("rule", "")) for r in rows)
+
+
+def _counted(states: Iterable[tuple[str, str]]) -> str:
+    """`3 kept, 2 failed (1 crash, 1 oom)`, from pairs of a state and a class."""
+    classes: dict[str, Counter[str]] = {}
+    for state, rule in states:
+        classes.setdefault(state, Counter()).update([rule])
+    parts = []
+    for state, rules in sorted(classes.items()):
+        named = ", ".join(f"{count} {rule}" for rule, count in sorted(rules.items()) if rule)
+        parts.append(f"{rules.total()} {state}" + (f" ({named})" if named else ""))
+    return ", ".join(parts)
 
 
 def of_trials(folder: Path) -> Iterator[str]:

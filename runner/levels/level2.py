@@ -18,6 +18,7 @@ from typing import Any
 
 from runner.interfaces import (
     BudgetExceeded,
+    DraftRefused,
     EarlierRun,
     Memo,
     PriorError,
@@ -204,15 +205,13 @@ class Level2:
             )
             self._check_new(draft)
         except PriorError as error:
-            self._not_drafted(draft_id, DraftState.FAILED, str(error))
-            self.say(f"LEVEL 2 FAILED after trial {after}: {error}")
-            write_rounds(self._folder(after), error.rounds, refused=str(error))
+            self._come_to_nothing(draft_id, after, error)
             return
         except (BudgetExceeded, JournalClosed):  # a pause: the draft stays due, and goes on
             raise
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            self._not_drafted(draft_id, DraftState.FAILED, why)
+            self._not_drafted(draft_id, DraftState.FAILED, why, rule="error")
             raise
         if draft is None:
             self._not_drafted(draft_id, DraftState.NONE, "no mechanism was selected")
@@ -231,12 +230,26 @@ class Level2:
             return
         path = next(p for p in draft.files if p.startswith("mechanisms/"))
         if why := twin(draft.files[path], self._earlier()):
-            error = PriorError(f"generate gave no usable draft: {why}")
+            error = DraftRefused(why, title=draft.title)
             error.rounds = draft.rounds
             raise error
 
-    def _not_drafted(self, draft_id: str, state: DraftState, reason: str) -> None:
-        self._drafts.not_drafted(draft_id, state, reason[:2000], generator=self.researcher.label)
+    def _come_to_nothing(self, draft_id: str, after: int, error: PriorError) -> None:
+        if isinstance(error, DraftRefused):
+            state, title = DraftState.REFUSED, error.title
+            told = f"LEVEL 2 after trial {after}: REFUSED the draft {title!r}: {error}"
+        else:
+            state, title = DraftState.FAILED, ""
+            told = f"LEVEL 2 FAILED after trial {after}: {error}"
+        self._not_drafted(draft_id, state, str(error), rule=error.rule, title=title)
+        self.say(told)
+        write_rounds(self._folder(after), error.rounds, refused=str(error))
+
+    def _not_drafted(
+        self, draft_id: str, state: DraftState, reason: str, *, rule: str = "", title: str = ""
+    ) -> None:
+        told = {"generator": self.researcher.label, "title": title, "rule": rule}
+        self._drafts.not_drafted(draft_id, state, reason[:2000], **told)
         self.news()
 
     def _folder(self, after: int) -> Path:

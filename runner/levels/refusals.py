@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from runner.interfaces import ResearchContext
-from sandbox.checks import interface
+from sandbox.checks import characters, imports, interface
 from sandbox.draft import draft_from_files, mechanism_classes
-from sandbox.report import DraftError
+from sandbox.report import DraftError, Severity
 from sandbox.syntax import tree_of
 
 # Nobody judged those: the same may be submitted again.
@@ -22,18 +22,22 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def refusal(files: Mapping[str, str], name: str, context: ResearchContext) -> str:
-    """Why these files are no draft worth submitting, or ""."""
+    """Why these files are no draft worth submitting, as `RULE: reason`; or ""."""
     path = f"mechanisms/{name}.py"
     try:
-        draft_from_files({p: text.encode() for p, text in files.items()})
+        draft = draft_from_files({p: text.encode() for p, text in files.items()})
     except DraftError as error:
-        return f"{error.code}: {error}"
+        return f"{error.code}: {error}{_beginning(files) if error.code == 'syntax_error' else ''}"
     source = files[path]
-    wrong = [f.message for f in interface.findings(tree_of(source), path)]
+    wrong = [f.message for f in interface.findings(tree_of(source), path)] or _undecided(source)
     if _declared_name(source) != name:
         wrong.append(f"the class attribute `name` must be {name!r}")
     if wrong:
         return "interface: " + "; ".join(wrong)[:2000]
+    for check in (characters.check, imports.check):  # the gate's own, which only read
+        if found := [f for f in check(draft).findings if f.severity is Severity.ERROR]:
+            told = "; ".join(f"{f.path}, {f.message}" for f in found[:5])
+            return f"{found[0].check}: {told}"[:2000]
     if not _tests(files[f"tests/test_{name}.py"], name):
         return (
             f"no_test: the test file has no `def test_...`, or never imports mechanisms.{name}: "
@@ -42,9 +46,10 @@ def refusal(files: Mapping[str, str], name: str, context: ResearchContext) -> st
     shape = fingerprint(source)
     for entry in context.library:
         if shape == fingerprint(entry.source):
-            return f"this is the approved operator {entry.name}, but for constants and names"
+            why = f"this is the approved operator {entry.name}, but for constants and names"
+            return f"duplicate: {why}"
     if shape == fingerprint(context.mechanism_source):
-        return "this is the mechanism that runs now, but for constants and names"
+        return "duplicate: this is the mechanism that runs now, but for constants and names"
     return twin(source, context.earlier_drafts)
 
 
@@ -54,8 +59,46 @@ def twin(source: str, earlier: Sequence[Mapping[str, Any]]) -> str:
     for draft in earlier:
         known = draft.get("source")
         if known and draft["state"] not in UNJUDGED and shape == fingerprint(known):
-            return f"the draft {draft['name']!r}, nearly the same, is {draft['state']}"
+            return f"duplicate: the draft {draft['name']!r}, nearly the same, is {draft['state']}"
     return ""
+
+
+def _beginning(files: Mapping[str, str]) -> str:
+    """What a file that is not Python begins with: a fence, a patch, prose."""
+    firsts = [text.strip().partition("\n")[0] for text in files.values()]
+    told = ", ".join(repr(first[:60]) for first in firsts)
+    return f" The files begin with {told}: give each as it is to be stored, and nothing around it."
+
+
+def _undecided(source: str) -> list[str]:
+    """What is certainly missing from the hooks: there are none that decide, or they answer None."""
+    tree = tree_of(source)
+    chosen = mechanism_classes(tree)[-1]
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    bound = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    bound |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    if not {*bound, *(f.name for f in functions)} & {*interface.DECIDING}:
+        return [
+            f"{chosen.name} has neither `propose(self, view, count)` nor `accept(self, trial, "
+            "view)`: nothing would ever be decided by it"
+        ]
+    return [
+        f"line {f.lineno} {f.name} never returns anything: it is only begun"
+        for f in chosen.body
+        if isinstance(f, ast.FunctionDef) and f.name in interface.DECIDING and not _returns(f)
+    ]
+
+
+def _returns(function: ast.FunctionDef) -> bool:
+    """Whether it returns something anywhere, inner functions left out."""
+    parts: list[ast.AST] = list(function.body)
+    while parts:
+        part = parts.pop()
+        if isinstance(part, ast.Return) and part.value is not None:
+            return True
+        if not isinstance(part, Definition | ast.Lambda):
+            parts += ast.iter_child_nodes(part)
+    return False
 
 
 def fingerprint(source: str) -> str:

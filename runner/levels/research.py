@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import json
+import keyword
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 import sandbox.mechanism
-from runner.interfaces import PriorError, ResearchContext, ResearchDraft
+from runner.interfaces import DraftRefused, PriorError, ResearchContext, ResearchDraft
 from runner.levels.diagnosis import diagnose
 from runner.levels.refusals import refusal
 from runner.levels.strategy import earlier_table, history_table, space_table
-from runner.llm.answers import harmless
+from runner.llm.answers import harmless, shown
 from runner.llm.prompting import Prompts
 from runner.llm.replayed_answers import ReplayedAnswers
 from runner.protocol import NAME, Round
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from runner.llm.client import Answer, LanguageModel
 
 GENERATE_ATTEMPTS = 2
-NO_IDEA = ("", "none", "null", "nothing")  # some write the word
+NO_IDEA = re.compile(r"\W*((none|null|nothing|nil|no|n/?a)(\W.*)?)?", re.DOTALL)  # in some words
 EARLIER_DRAFTS = 40
 REASON_CHARACTERS = 500
 MAX_PROMPT_CHARACTERS = 190_000  # a retry adds the reason of the refusal; the wire takes 200,000
@@ -72,7 +74,7 @@ class Criticised(_Strict):
     """Round 2; `selected` null means that no idea would help."""
 
     assessments: list[Assessment] = Field(max_length=8)
-    selected: str | None = Field(max_length=60)
+    selected: str | None = Field(max_length=500)
 
 
 class Parameter(_Strict):
@@ -96,7 +98,7 @@ class Specified(_Strict):
 class Generated(_Strict):
     """Round 4."""
 
-    title: str = Field(min_length=1, max_length=150)
+    title: str = Field(pattern=r"[^\W_]", max_length=150)
     summary: str = Field(min_length=1, max_length=8000)
     source: str = Field(min_length=1, max_length=64 * 1024)
     test: str = Field(min_length=1, max_length=64 * 1024)
@@ -143,14 +145,14 @@ class _Drafting:
         explored = self._round("explore", Explored, context=self.shown)
         ideas = explored.value.model_dump_json()  # what was checked: no prose, no thoughts
         criticised = self._round("critique", Criticised, context=self.shown, explored=ideas)
-        selected = criticised.value.selected
-        names = {i.name for i in explored.value.ideas}
-        if selected is None or (selected not in names and selected.lower() in NO_IDEA):
+        selected = (criticised.value.selected or "").strip(" \t\n`'\"*.").lower()
+        idea = next((i for i in explored.value.ideas if i.name == selected), None)
+        if idea is None and NO_IDEA.fullmatch(selected):
             self.tell("critique: none selected")
             return None
-        idea = next((i for i in explored.value.ideas if i.name == selected), None)
         if idea is None:
-            raise PriorError(f"critique selected {selected!r}, which is none of its ideas")
+            why = f"critique selected {shown(selected)!r}, which is none of its ideas"
+            raise PriorError(why, rule="unknown_idea")
         specified = self._round(
             "specify",
             Specified,
@@ -182,7 +184,7 @@ class _Drafting:
             refused = refusal(files, name, self.context)
             if not refused:
                 return self._finished(answer, files)
-        raise PriorError(f"generate gave no usable draft: {refused}")
+        raise DraftRefused(refused, title=harmless(answer.value.title))
 
     def _finished(self, answer: Answer[Generated], files: dict[str, str]) -> ResearchDraft:
         generated = answer.value
@@ -203,11 +205,13 @@ class _Drafting:
         if len(prompt) > MAX_PROMPT_CHARACTERS:
             raise PriorError(
                 f"level 2, {kind}: the prompt has {len(prompt)} characters, the limit is "
-                f"{MAX_PROMPT_CHARACTERS}: the trace is too long for one question"
+                f"{MAX_PROMPT_CHARACTERS}: the trace is too long for one question",
+                rule="long_prompt",
             )
         answer = self.llm.ask(prompt, schema=schema, purpose=f"level 2, {kind}")
         if len(answer.text) > MAX_ANSWER_CHARACTERS:
-            raise PriorError(f"level 2, {kind}: the answer has {len(answer.text)} characters")
+            why = f"level 2, {kind}: the answer has {len(answer.text)} characters"
+            raise PriorError(why, rule="long_answer")
         kept = Round.model_validate(
             {
                 "name": kind,
@@ -225,7 +229,7 @@ class _Drafting:
 def _unique(name: str, context: ResearchContext) -> str:
     """The idea's name, with a number where the library or an earlier draft has it already."""
     taken = {e.name for e in context.library}
-    taken |= {str(d.get("name", "")) for d in context.earlier_drafts}
+    taken |= {str(d.get("name", "")) for d in context.earlier_drafts} | {*keyword.kwlist}
     if name not in taken:
         return name
     return next(n for i in range(2, len(taken) + 3) if (n := f"{name[:54]}_{i}") not in taken)

@@ -20,8 +20,16 @@ SHOWN_CHARACTERS = 300
 MAX_DIGITS = 300
 MOST_TOKENS = 10**9
 ENDED_EARLY = ("length", "max_tokens", "content_filter")
-_OPENED = re.compile(r"\s*<think(ing)?>")
-_CLOSED = re.compile(r"</think(ing)?>")
+MOST_OBJECTS = 100
+_THOUGHT = r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)"
+_OPEN = rf"<{_THOUGHT}>|\[THINK\]|\u25c1think\u25b7|<\|START_THINKING\|>|<\|channel\|>analysis"
+_CLOSE = rf"</{_THOUGHT}>|\[/THINK\]|\u25c1/think\u25b7|<\|END_THINKING\|>|<\|channel\|>final"
+_CLOSED = re.compile(_CLOSE, re.IGNORECASE)
+# A brace begins an object where a key follows, or the end: others are prose.
+_KEY = r'\{\s*(?:"(?:[^"\\]|\\.)*"\s*:|\}|"(?:[^"\\]|\\.)*"?\s*\Z)'
+_MARK = re.compile(
+    rf"(?P<opened>{_OPEN})|(?P<closed>{_CLOSE})|(?P<object>{_KEY})", re.IGNORECASE | re.DOTALL
+)
 _UNFIT = re.compile(r"[\0\ud800-\udfff]")
 
 
@@ -38,6 +46,7 @@ class Fault(StrEnum):
     EMPTY = "empty"
     NOT_JSON = "not_json"  # prose
     CUT_OFF = "cut_off"  # half of a JSON object
+    BAD_JSON = "bad_json"  # a JSON object with a mistake in it
     WRONG_SCHEMA = "wrong_schema"
 
 
@@ -54,7 +63,7 @@ class LlmError(PriorError):
     def __init__(
         self, fault: Fault, message: str, *, wait_seconds: float = 0.0, billed: bool = False
     ) -> None:
-        super().__init__(f"language model, {fault}: {message}")
+        super().__init__(f"language model, {fault}: {message}", rule=fault.value)
         self.fault = fault
         self.detail = message
         self.wait_seconds = wait_seconds
@@ -63,6 +72,10 @@ class LlmError(PriorError):
 
 class Unfit(ValueError):
     """A JSON object that is none that anybody may rely on; the message says why."""
+
+    def __init__(self, why: str, fault: Fault = Fault.WRONG_SCHEMA) -> None:
+        super().__init__(why)
+        self.fault = fault
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,24 +91,32 @@ class Reply:
 
 
 def parse(body: bytes) -> Reply:
-    """The chat completion's text. Raises LlmError where it is none."""
+    """The chat completion's text, or what is wrong with it: the call is paid for either way."""
+    usage: Any = None
     try:
         data = json.loads(body)
+        usage = data.get("usage")
         choices = data.get("choices")
         if not choices and (told := data.get("error")):
-            raise LlmError(Fault.SERVER_ERROR, shown(f"an error within a 200: {told}"), billed=True)
+            return _useless(body, usage, Fault.SERVER_ERROR, f"an error within a 200: {told}")
         choice = choices[0]
         text, problem = _said(choice, choice["message"])
         text.encode()  # half a surrogate pair is no text
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        start = shown(body.decode(errors="replace"))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        start = body.decode(errors="replace")
         why = "streams, which was not asked for" if start.startswith("data:") else "answers"
-        raise LlmError(
-            Fault.NO_PROTOCOL, f"this is no chat completion; the server {why}: {start}", billed=True
-        ) from error
-    asked, answered = _counted(data.get("usage"), answered=bool(text))
+        told = f"this is no chat completion; the server {why}: {start or 'nothing'}"
+        return _useless(body, usage, Fault.NO_PROTOCOL, told)
+    asked, answered = _counted(usage, answered=bool(text))
     cut = choice.get("finish_reason") in ENDED_EARLY
     return Reply(text=text, cut=cut, prompt_tokens=asked, answer_tokens=answered, problem=problem)
+
+
+def _useless(body: bytes, usage: Any, fault: Fault, why: str) -> Reply:
+    """Whatever was answered is on the bill, so that its length counts where nothing else does."""
+    asked, answered = _counted(usage, answered=False)
+    text, problem = body.decode(errors="replace"), (fault, shown(why))
+    return Reply(text=text, prompt_tokens=asked, answer_tokens=answered, problem=problem)
 
 
 def _said(choice: dict[str, Any], message: dict[str, Any]) -> tuple[str, tuple[Fault, str] | None]:
@@ -119,6 +140,8 @@ def _said(choice: dict[str, Any], message: dict[str, Any]) -> tuple[str, tuple[F
         why = ": all its tokens went elsewhere, such as into reasoning"
     elif message.get("tool_calls") or message.get("function_call"):
         why = ": it calls a tool, and has none"
+    elif message.get("reasoning_content") or message.get("reasoning"):
+        why = ": all that it wrote are thoughts"
     return "", (Fault.EMPTY, f"the answer is empty{why}")
 
 
@@ -143,55 +166,89 @@ def checked(reply: Reply, schema: type[M]) -> M:
     if reply.problem is not None:
         raise LlmError(*reply.problem)
     try:
-        data = extract(reply.text)
-        if data is None:
-            half = reply.cut or "{" in reply.text
-            fault = Fault.CUT_OFF if half else Fault.NOT_JSON
-            raise LlmError(fault, f"no whole JSON object in: {shown(reply.text)}")
-        return schema.model_validate(data)
+        found = objects(reply.text)
     except Unfit as error:
-        raise LlmError(Fault.WRONG_SCHEMA, shown(f"{error}, in: {reply.text}")) from error
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()[:5]
-        )
-        raise LlmError(Fault.WRONG_SCHEMA, shown(problems)) from error
-
-
-def extract(text: str) -> dict[str, Any] | None:
-    """The first whole JSON object in a text (bare, in a fence, or within prose), or None; what is
-    thought aloud before it (up to `</think>`) is passed over, and never an answer where it says
-    that it is a thought. Raises Unfit."""
-    opened = _OPENED.match(text)
-    for closed in [*_CLOSED.finditer(text)][
-        :-10:-1
-    ]:  # an answer may have the word in a text of its
-        if (found := _first_object(text[closed.end() :])) is not None:
-            return found
-    return None if opened else _first_object(text)
-
-
-def _first_object(text: str) -> dict[str, Any] | None:
-    decoder = json.JSONDecoder(
-        parse_constant=_no_constant, parse_int=_integer, object_pairs_hook=_object
-    )
-    text = text.rstrip()
-    start = text.find("{")
-    for _ in range(20):
-        if start < 0:
-            return None
+        raise LlmError(error.fault, shown(f"{error}, in: {reply.text}")) from error
+    if not found:
+        fault = Fault.CUT_OFF if reply.cut else Fault.NOT_JSON
+        why = f"no whole JSON object (with keys in double quotes) in: {shown(reply.text)}"
+        raise LlmError(fault, why)
+    fitting: list[M] = []
+    wrong: ValidationError | None = None
+    for data in found:
         try:
-            data, _end = decoder.raw_decode(text, start)
-        except json.JSONDecodeError as error:
-            if error.pos >= len(text) or error.msg.startswith("Unterminated string"):
-                return None  # cut off: a part of it is not what was meant
-        except RecursionError:
-            pass  # too deep: perhaps the next one
+            value = schema.model_validate(data)
+        except ValidationError as error:
+            wrong = error
         else:
-            _check_texts(data)
-            return data if isinstance(data, dict) else None
-        start = text.find("{", start + 1)
-    return None
+            fitting += [] if value in fitting else [value]
+    if len(fitting) > 1:
+        why = f"it gives {len(fitting)} different answers: give one"
+        raise LlmError(Fault.WRONG_SCHEMA, shown(f"{why}, in: {reply.text}"))
+    if not fitting and wrong is not None:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in wrong.errors()[:5]
+        )
+        raise LlmError(Fault.WRONG_SCHEMA, shown(problems)) from wrong
+    return fitting[0]
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    """The whole JSON objects of a text (bare, in fences, or within prose), none of them part of
+    another; what is thought aloud, or stands before the end of a thought, is passed over.
+
+    Raises Unfit where one is broken: its parts are not what was meant.
+    """
+    text = text.rstrip()
+    found: list[dict[str, Any]] = []
+    place = 0
+    for _ in range(MOST_OBJECTS):
+        mark = _MARK.search(text, place)
+        if mark is None:
+            return found
+        place = mark.end()
+        if mark["closed"]:
+            found = []
+        elif mark["opened"]:
+            if not found and not _CLOSED.search(text, place):
+                raise Unfit("its thoughts have no end", Fault.CUT_OFF)
+            place = _after_thought(text, place)
+        else:
+            try:
+                data, place = _object_at(text, mark.start())
+            except Unfit:
+                if not _CLOSED.search(text, place):
+                    raise
+                place = _after_thought(text, place)  # it was one
+            else:
+                found += [data]
+    raise Unfit(f"it has over {MOST_OBJECTS} objects")
+
+
+def _after_thought(text: str, place: int) -> int:
+    closed = _CLOSED.search(text, place)
+    return closed.start() if closed else len(text)
+
+
+def _object_at(text: str, start: int) -> tuple[dict[str, Any], int]:
+    """The object that begins there, and where it ends. Raises Unfit."""
+    decoder = json.JSONDecoder(
+        strict=False,  # some write a line's end in a text as it is; that can mean one thing alone
+        parse_constant=_no_constant,
+        parse_int=_integer,
+        object_pairs_hook=_object,
+    )
+    try:
+        data, end = decoder.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text) or error.msg.startswith("Unterminated string"):
+            raise Unfit("the JSON object ends before its end", Fault.CUT_OFF) from error
+        why = f"the JSON object has a mistake at its character {error.pos - start}: {error.msg}"
+        raise Unfit(why, Fault.BAD_JSON) from error
+    except RecursionError as error:
+        raise Unfit("the JSON object is nested too deeply", Fault.BAD_JSON) from error
+    _check_texts(data)
+    return data, end
 
 
 def _no_constant(name: str) -> Any:

@@ -118,12 +118,11 @@ class Bounded(httpx2.BaseTransport):
             )
         headers = httpx2.Headers(response.headers)
         if headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
-            response.close()
-            raise LlmError(
-                Fault.NO_PROTOCOL,
-                "the answer is compressed, and was asked not to be",
-                billed=True,
-            )
+            if response.status < 400:
+                response.close()
+                why = "the answer is compressed, and was asked not to be"
+                raise LlmError(Fault.NO_PROTOCOL, why, billed=True)
+            del headers["content-encoding"]  # an error's page: its status says enough
         stream = _Body(response, self.limit_bytes, self._moment)
         return httpx2.Response(response.status, headers=headers, stream=stream)
 
@@ -165,7 +164,7 @@ def _classified(moment: _Moment) -> Iterator[None]:
             Fault.REFUSED, "the key, or the address, has characters that HTTP can't carry"
         ) from error
     except httpcore2.TimeoutException as error:
-        why = f"no whole answer within {moment.seconds:g} s"
+        why = f"no whole answer within {moment.seconds:.3g} s"
         raise LlmError(Fault.DEADLINE, why, billed=True) from error
     except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
         raise LlmError(Fault.BROKEN, shown(str(error)), billed=True) from error

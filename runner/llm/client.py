@@ -32,8 +32,7 @@ M = TypeVar("M", bound=BaseModel)
 CHARACTERS_A_TOKEN = 3  # a cautious estimate, used where the server does not count
 SYSTEM = "You are a careful research engineer. Answer with one JSON object and nothing else."
 NO_RETRY = (Fault.REFUSED, Fault.TOO_LARGE)
-# The model may have written all that it was allowed.
-UNSEEN = (Fault.DEADLINE, Fault.TOO_LARGE, Fault.BROKEN)
+MENDABLE = (Fault.NOT_JSON, Fault.CUT_OFF, Fault.BAD_JSON, Fault.WRONG_SCHEMA)
 BUSY = (408, 425, 429)
 FORM_WORDS = ("response_format", "json_schema", "json_object", "grammar", "guided")
 MOVED = " (redirects are not followed, so that no key goes elsewhere: give the final base URL)"
@@ -118,8 +117,9 @@ class Llm:
         self.answer_tokens = answer_tokens
         self._form = _Form()
         self._ratio = 1.0  # of tokens that were counted to those that were expected: the highest
-        self._longest = answer_tokens  # some servers know no limit
+        self._longest = answer_tokens
         self._pause = pause
+        self._key = api_key.encode(errors="replace") or b"none"
         self._client = openai.OpenAI(
             base_url=base_url,
             api_key=api_key or "none",
@@ -161,7 +161,7 @@ class Llm:
                 self.ledger.fault(failure.fault.value, self.model)
                 if failure.fault in NO_RETRY:
                     break
-                if failure.fault in {Fault.NOT_JSON, Fault.CUT_OFF, Fault.WRONG_SCHEMA}:
+                if failure.fault in MENDABLE:
                     question = f"{prompt}\n\nYour last answer was refused: {failure.detail}"
                 continue
             return Answer(
@@ -186,7 +186,7 @@ class Llm:
             except openai.APIStatusError as error:  # about the form, it may be
                 lower = form.lower(str(error))
                 if lower is None:  # it was about something else: the best form is asked again
-                    raise LlmError(Fault.REFUSED, shown(str(error))) from error
+                    raise LlmError(Fault.REFUSED, shown(self._told(error))) from error
                 form = lower
                 continue
             self._form = form
@@ -207,7 +207,7 @@ class Llm:
                 raise
             except LlmError as error:
                 if error.billed:
-                    error.tokens = (likely, self._longest if error.fault in UNSEEN else 0)
+                    error.tokens = (likely, self._longest)  # nobody saw how much was written
                     spend(*error.tokens, estimated=True)
                 raise
             except BaseException:  # it was stopped in the middle
@@ -216,10 +216,12 @@ class Llm:
             estimated = reply.prompt_tokens < 0 or reply.answer_tokens < 0
             if estimated:
                 answered = len(reply.text) // CHARACTERS_A_TOKEN + 1
+                if reply.problem is not None:  # a web page, perhaps: no model wrote more than this
+                    answered = min(answered, self._longest)
                 reply = replace(reply, prompt_tokens=likely, answer_tokens=answered)
             spend(reply.prompt_tokens, reply.answer_tokens, estimated=estimated)
         self._ratio = max(self._ratio, reply.prompt_tokens / expected)
-        self._longest = max(self._longest, reply.answer_tokens)
+        self._longest = max(self._longest, reply.answer_tokens)  # some servers know no limit
         return reply
 
     def _call(self, prompt: str, extra: Mapping[str, Any], ends: float) -> Reply:
@@ -237,11 +239,11 @@ class Llm:
                 timeout=left,
                 **extra,
             ) as response:
-                body = response.read()
+                body = self._hidden(response.read())
         except openai.APIStatusError as error:
             if _may_be_the_form(error):
                 raise
-            raise _classified(error) from error
+            raise _classified(error, self._told(error)) from error
         except LlmError:
             raise
         except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
@@ -249,6 +251,13 @@ class Llm:
                 raise error.__cause__ from error
             raise LlmError(Fault.UNREACHABLE, _plain(error)) from error
         return parse(body)
+
+    def _told(self, error: openai.APIStatusError) -> str:
+        return self._hidden(str(error).encode(errors="replace")).decode(errors="replace")
+
+    def _hidden(self, said: bytes) -> bytes:
+        """What the server said, without the key: some echo what they are sent."""
+        return said.replace(self._key, b"[the key]") if len(self._key) > 8 else said
 
 
 def _shape(schema: type[BaseModel], mode: Mode) -> dict[str, Any]:
@@ -267,12 +276,12 @@ def _may_be_the_form(error: openai.APIStatusError) -> bool:
     return error.status_code >= 500 and any(word in told for word in FORM_WORDS)
 
 
-def _classified(error: openai.APIStatusError) -> LlmError:
+def _classified(error: openai.APIStatusError, told: str) -> LlmError:
     """What an answer with a bad status is an instance of."""
     server = error.status_code >= 500 or error.status_code in BUSY
     fault = Fault.SERVER_ERROR if server else Fault.REFUSED
     wait = _retry_after(error.response.headers.get("retry-after", "")) if server else 0.0
-    why = f"HTTP {error.status_code}{HINTS.get(error.status_code, '')}: {shown(str(error))}"
+    why = f"HTTP {error.status_code}{HINTS.get(error.status_code, '')}: {shown(told)}"
     return LlmError(fault, why, wait_seconds=wait)
 
 

@@ -39,7 +39,7 @@ class DraftState(StrEnum):
     FAILED = "failed"  # it could not draft: `reason` says why
     WAITING = "waiting"  # drafted, not yet taken by the platform
     SUBMITTED = "submitted"  # the platform has it; `remote` is its state there
-    REFUSED = "refused"  # refused at the platform's door for `reason`: final
+    REFUSED = "refused"  # not worth submitting, or refused at the platform's door: final
     LOCAL = "local"  # drafted by a run without a platform: only written to the folder
 
 
@@ -167,20 +167,29 @@ class Drafts:
             self._told(draft_id, generator=draft.generator, title=draft.title)
             self.memo(draft_id).forget()
 
-    def not_drafted(self, draft_id: str, state: DraftState, reason: str, *, generator: str) -> None:
-        """Store that there is no draft: NONE or FAILED."""
+    def not_drafted(
+        self,
+        draft_id: str,
+        state: DraftState,
+        reason: str,
+        *,
+        generator: str,
+        title: str = "",
+        rule: str = "",
+    ) -> None:
+        """Store that there is no draft: NONE, FAILED or REFUSED, with the class of the reason."""
         with self.store.transaction():
             self._update(draft_id, state=state, reason=reason)
-            self._told(draft_id, generator=generator, title="")
+            self._told(draft_id, generator=generator, title=title, rule=rule)
             self.memo(draft_id).forget()
 
     def memo(self, draft_id: str) -> Memory:
         """What is kept of a draft until it is done."""
         return Memory(self.store, f"drafting/{draft_id}/")
 
-    def _told(self, draft_id: str, *, generator: str, title: str) -> None:
-        at = datetime.now(UTC).isoformat()
-        self.store.put(f"level2/{draft_id}", {"at": at, "generator": generator, "title": title})
+    def _told(self, draft_id: str, *, generator: str, title: str, rule: str = "") -> None:
+        told = {"generator": generator, "title": title, "rule": rule}
+        self.store.put(f"level2/{draft_id}", {"at": datetime.now(UTC).isoformat(), **told})
 
     def level2(self) -> Level2Report:
         """What Level 2 did, for people; without the drafts themselves, which may be large."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.interfaces import PriorError
+from runner.interfaces import DraftRefused, PriorError
 from sandbox.backends import Backend
 from sandbox.draft import draft_from_files
 from sandbox.report import Outcome
@@ -46,7 +46,8 @@ def test_a_foreign_draft_is_refused_with_the_reason(path: Path, engine: Backend)
     except PriorError as error:
         refused = error
     if refused is not None:
-        assert re.search(r"generate gave no usable draft: [a-z_]+: \S.{20}", str(refused))
+        assert isinstance(refused, DraftRefused)
+        assert re.match(rf"{refused.rule}: \S.{{20}}", str(refused))
         assert [r.name for r in refused.rounds][-2:] == ["generate", "generate"]
         return
     assert draft is not None
@@ -84,11 +85,15 @@ def test_a_whole_run_says_what_became_of_each(tmp_path: Path) -> None:
             *("--level2-every", 1),
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("LEVEL 2 FAILED") == 2
+    assert "LEVEL 2 after trial 1: REFUSED the draft 'functions_only': no_mec" in done.stdout
+    assert "LEVEL 2 FAILED after trial 2: language model, not_json" in done.stdout
     told = runner("drafts", tmp_path / "o").stdout
-    assert "after trial 1: failed: no draft: generate gave no usable draft: no_mechanism" in told
+    assert "after trial 1: refused: functions_only: no_mechanism: mechanisms/second.py" in told
     assert "after trial 2: failed: no draft: language model, not_json" in told
-    assert "drafts: 2 failed" in told
+    for line in ("drafts: 1 failed (1 not_json), 1 refused (1 no_mechanism)", "not_json 3"):
+        assert line in told
+        assert line in done.stdout  # the end of the run says it too
+    assert re.search(r"trials: (\d kept, )?3 discarded|trials: \d kept", done.stdout)
     kept = json.loads((tmp_path / "o/drafts/after_0001/rounds.json").read_text())
     assert [r["name"] for r in kept["rounds"]][-1] == "generate"
     assert "no_mechanism" in kept["refused"]

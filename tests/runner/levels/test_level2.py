@@ -69,7 +69,7 @@ def test_what_was_refused_meanwhile_is_not_submitted(tmp_path: Path) -> None:
         with closing(journal):
             loop.run()
             drafts = Drafts(journal).all()
-    assert [d.state for d in drafts] == [DraftState.LOCAL, DraftState.FAILED]
+    assert [d.state for d in drafts] == [DraftState.LOCAL, DraftState.REFUSED]
     assert "the draft 'second', nearly the same, is local" in drafts[1].reason
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from runner.interfaces import BudgetExceeded, PriorError
+from runner.interfaces import BudgetExceeded, DraftRefused, PriorError
 from runner.levels.refusals import fingerprint
 from runner.levels.research import OpenAIResearcher
 from runner.llm.client import Llm
@@ -145,7 +145,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("rule", BROKEN)
+@pytest.mark.parametrize("rule", [*BROKEN])
 def test_what_is_no_draft_is_told_and_asked_for_once_more(rule):
     draft, server, _ = research(EXPLORED, CRITICISED, SPECIFIED, BROKEN[rule], generated())
     assert draft.files["mechanisms/second.py"] == SOURCE.replace("NAME", "second")
@@ -154,10 +154,45 @@ def test_what_is_no_draft_is_told_and_asked_for_once_more(rule):
     assert rule.partition(":")[0] in server.prompts()[4]
 
 
+RULES = {
+    "the class attribute `name`": "interface",
+    "approved operator tabu": "duplicate",
+    "neither `propose": "interface",
+    "propose never returns": "interface",
+    "accept never returns": "interface",
+    "runner.loop.search": "imports",
+    "importlib": "imports",
+    "U+202E": "characters",
+}
+BROKEN |= {  # after the test above: one at a time is slow enough
+    "syntax_error: The files begin with '```python'": generated(source=f"```python\n{SOURCE}```"),
+    "syntax_error: The files begin with '@@ -1 +1 @@'": generated(source=f"@@ -1 +1 @@\n{SOURCE}"),
+    "neither `propose": generated(source=SOURCE.replace("def propose", "def pr\u043epose")),
+    "propose never returns": generated(source=SOURCE.replace("        return answers\n", "")),
+    "accept never returns": generated(
+        source=SOURCE + "\n    def accept(self, trial, view):\n        raise NotImplementedError\n"
+    ),
+    "runner.loop.search": generated(source=f"import runner.loop.search\n{SOURCE}"),
+    "importlib": generated(source=f"import importlib\n{SOURCE}"),
+    "U+202E": generated(source=SOURCE.replace("second answer", "\u202esecond answer")),
+}
+
+
 @pytest.mark.parametrize("rule", BROKEN)
 def test_twice_no_draft_is_an_error(rule):
-    with pytest.raises(PriorError, match="no usable draft"):
+    with pytest.raises(DraftRefused) as caught:
         research(EXPLORED, CRITICISED, SPECIFIED, BROKEN[rule])
+    assert caught.value.rule == RULES.get(rule, rule.partition(":")[0])
+    assert str(caught.value).startswith(f"{caught.value.rule}: ")
+    assert caught.value.title == "Ask twice"
+    assert rule.rpartition(": ")[2] in str(caught.value) or rule == "no_test: imported"
+    assert len(caught.value.rounds) == 5
+
+
+def test_a_hook_may_be_bound_in_another_way():
+    source = SOURCE.replace("def propose", "def _chosen") + "\n    propose = _chosen\n"
+    draft, _, _ = research(EXPLORED, CRITICISED, SPECIFIED, generated(source=source))
+    assert draft is not None
 
 
 def earlier(source, state):
@@ -232,11 +267,41 @@ def test_a_fingerprint_is_of_the_structure():
     assert fingerprint(HELPED) != fingerprint(HELPED.replace("append(seed)", "clear()"))
 
 
-@pytest.mark.parametrize("word", ["None", "null", "", "nothing"])
+NO_WORDS = ["None", "null", "", "nothing", "None selected", " `none`. ", "N/A", "\u2014"]
+
+
+@pytest.mark.parametrize("word", [*NO_WORDS, "None of the above: each is an operator already."])
 def test_the_word_none_selects_nothing(word):
     draft, server, _ = research(EXPLORED, NONE.replace("null", json.dumps(word)))
     assert draft is None
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("word", ["Second", " `second`\n", '"second"'])
+def test_an_idea_is_selected_by_its_name_in_any_writing(word):
+    answers = (EXPLORED, CRITICISED.replace('"second"}', f"{json.dumps(word)}}}"), SPECIFIED)
+    draft, _, _ = research(*answers, generated())
+    assert next(iter(draft.files)) == "mechanisms/second.py"
+
+
+@pytest.mark.parametrize("word", ["noise_search", "node", "\u00absecond\u00bb", "seconds"])
+def test_what_was_no_idea_is_an_error(word):
+    with pytest.raises(PriorError, match="which is none of its ideas") as caught:
+        research(EXPLORED, CRITICISED.replace('"second"}', f"{json.dumps(word)}}}"))
+    assert caught.value.rule == "unknown_idea"
+
+
+def test_a_word_of_python_gets_a_number():
+    rounds = (EXPLORED, CRITICISED, SPECIFIED)
+    answers = [text.replace('"second"', '"lambda"') for text in rounds]
+    draft, _, _ = research(*answers, generated("lambda_2"))
+    assert "mechanisms/lambda_2.py" in draft.files
+
+
+def test_a_title_is_there_to_be_seen():
+    nothing = generated().replace("Ask twice", "\\u200b ")
+    with pytest.raises(PriorError, match="title: String should match pattern"):
+        research(EXPLORED, CRITICISED, SPECIFIED, nothing)
 
 
 def test_a_name_may_be_annotated_and_a_title_moves_no_terminal():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from runner.interfaces import PriorError
-from runner.llm.answers import Fault, LlmError, Unfit, extract
+from runner.llm.answers import Fault, LlmError, Unfit, objects
 from runner.llm.client import Llm, Mode
 from runner.llm.ledger import Ledger
 from tests.runner.llmserver import (
@@ -137,7 +137,10 @@ HOSTILE = [
     ('{"name": "\\u0000", "shades": []}', Fault.WRONG_SCHEMA, 3),
     ('{"name": "red", "shades": [' + "9" * 400 + "]}", Fault.WRONG_SCHEMA, 3),
     (f"<think>{GOOD} perhaps", Fault.CUT_OFF, 3),
-    (f"<think>{GOOD}</think>I can't say.", Fault.CUT_OFF, 3),
+    (f"<think>{GOOD}</think>I can't say.", Fault.NOT_JSON, 3),
+    ('{"name": "red", "shades": [],}', Fault.BAD_JSON, 3),
+    ("{'name': 'red', 'shades': []}", Fault.NOT_JSON, 3),
+    (lambda h: h.completion("", message={"reasoning_content": GOOD}), Fault.EMPTY, 3),
     (lambda h: h.completion(None, finish_reason="content_filter"), Fault.REFUSED, 1),
     (lambda h: h.completion(None, message={"tool_calls": [{}]}), Fault.EMPTY, 3),
     (lambda h: h.completion([{"type": "thinking", "text": GOOD}]), Fault.EMPTY, 3),
@@ -259,6 +262,17 @@ def test_a_key_that_can_not_be_sent_is_not_shown(key):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("code", [200, 400, 401, 500])
+def test_a_key_that_a_server_echoes_is_not_shown(code):
+    def echo(handler):
+        said = {"error": {"message": f"you sent {handler.headers['Authorization']}"}}
+        handler.send(code, json.dumps(said).encode())
+
+    with serving(echo) as server, pytest.raises(LlmError, match=r"Bearer \[the key\]") as caught:
+        ask(client(server, api_key="secret-key", retries=0))
+    assert "secret" not in str(caught.value)
+
+
 def test_an_answer_may_come_in_parts():
     parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": GOOD}]
     with serving(lambda h: h.completion(parts)) as server:
@@ -300,19 +314,22 @@ KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 @given(st.text(max_size=200), st.dictionaries(KEYS, st.integers()), st.text())
 def test_the_first_object_is_found_in_any_prose(before, data, after):
-    text = before.replace("{", "(") + json.dumps(data) + after
-    assert extract(text) == data
+    text = before.replace("{", "(") + json.dumps(data) + after.replace("{", "(")
+    assert objects(text) == [data]
 
 
 @given(st.text(alphabet='{}[]":,01 a\\', max_size=60))
 def test_extraction_raises_nothing_else(text):
     with suppress(Unfit):
-        result = extract(text)
-        assert result is None or isinstance(result, dict)
+        assert all(isinstance(found, dict) for found in objects(text))
 
 
-def test_deep_nesting_is_no_answer():
-    assert extract('{"a":' * 30_000) is None
+@pytest.mark.parametrize(
+    "text", ['{"a":' * 30_000, "{}" * 200, '{"' * 200_000, "{ " * 200_000, '{"\\{"' * 100_000]
+)
+def test_what_was_made_to_be_slow_ends(text):
+    with suppress(Unfit):
+        assert objects(text) == []
 
 
 def test_what_is_quoted_moves_no_terminal():
@@ -321,15 +338,60 @@ def test_what_is_quoted_moves_no_terminal():
 
 
 def test_thoughts_before_an_answer_are_passed_over():
-    assert extract('<think>{"a": 1}? No.</think>\n```json\n{"a": 2}\n```') == {"a": 2}
-    assert extract('perhaps {"a": 1}</think>{"a": 2}') == {"a": 2}
-    assert extract('<think>no</think>{"a": "</think> b"}') == {"a": "</think> b"}
-    assert extract('{"a": "</think>"}') == {"a": "</think>"}
-    assert extract('{"a": 1}</think> and that is all') == {"a": 1}
+    assert objects('<think>{"a": 1}? No.</think>\n```json\n{"a": 2}\n```') == [{"a": 2}]
+    assert objects('perhaps {"a": 1}</think>{"a": 2}') == [{"a": 2}]
+    assert objects('or {"a": 1,, </think>{"a": 2}') == [{"a": 2}]
+    assert objects('<think>no</think>{"a": "</think> b"}') == [{"a": "</think> b"}]
+    assert objects('{"a": "</think>"}') == [{"a": "</think>"}]
+    assert objects('{"a": 1}</think> and that is all') == []
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [
+        ("<thought>", "</thought>"),
+        ("<Reasoning>", "</Reasoning>"),
+        ("<seed:think>", "</seed:think>"),
+        ("[THINK]", "[/THINK]"),
+        ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+        ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ],
+)
+def test_thoughts_are_known_by_the_marks_of_many_models(opened, closed):
+    assert objects(f'{opened}say {{"a": 1}}{closed}{{"a": 2}}') == [{"a": 2}]
+    with pytest.raises(Unfit, match="thoughts have no end"):
+        objects(f'{opened}say {{"a": 1}}')
+
+
+def test_a_line_may_end_within_a_text():
+    assert objects('{"source": "one\n\ttwo"}') == [{"source": "one\n\ttwo"}]
+
+
+def test_of_several_objects_the_one_that_fits_is_the_answer():
+    with serving(f'The form: {{"name": 1}}. So:\n{GOOD}\nOnce more: {GOOD}') as server:
+        assert ask(client(server)).value.name == "red"
+    other = GOOD.replace("red", "blue")
+    with serving(f"{GOOD} or {other}", GOOD) as server:
+        answer = ask(llm := client(server))
+        assert "it gives 2 different answers: give one" in server.prompts()[1]
+    assert answer.value.name == "red"
+    assert llm.ledger.faults == {"wrong_schema": 1}
 
 
 @pytest.mark.parametrize(
     "text", ['{"a": [{"b": 1}', '{"a": {"b": 1}, "c', '{"a": {"b": 1}, "c": "d', '{"a": {"b": 1}\n']
 )
 def test_a_part_of_half_an_object_is_no_answer(text):
-    assert extract(text) is None
+    with pytest.raises(Unfit) as caught:
+        objects(text)
+    assert caught.value.fault is Fault.CUT_OFF
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a": {"b": 1},}', '{"a": "\\alpha", "c": {"b": 1}}', '{"a": "say "b"", "c": {"b": 1}}'],
+)
+def test_a_part_of_a_broken_object_is_no_answer(text):
+    with pytest.raises(Unfit, match="has a mistake at its character") as caught:
+        objects(text)
+    assert caught.value.fault is Fault.BAD_JSON

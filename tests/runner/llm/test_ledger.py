@@ -15,7 +15,7 @@ from tests.runner.llmserver import breaks, flood, serving, stall, status
 
 @pytest.mark.parametrize(
     ("answer", "answered"),
-    [(stall, 500), (flood, 500), (breaks, 500), (lambda h: h.send(200, b"<html>"), 0)],
+    [(stall, 500), (flood, 500), (breaks, 500), (lambda h: h.send(200, b"<html>"), 3)],
 )
 def test_a_call_without_an_answer_is_on_the_bill(answer, answered):
     with serving(answer) as server:
@@ -27,7 +27,23 @@ def test_a_call_without_an_answer_is_on_the_bill(answer, answered):
     assert llm.ledger.answer_tokens == answered
 
 
-@pytest.mark.parametrize("answer", [status(500), status(401)])
+def test_what_is_no_chat_completion_is_paid_for_too():
+    body = b'{"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7}}'
+    with serving(lambda h: h.send(200, body)) as server, pytest.raises(LlmError):
+        ask(llm := client(server, retries=0))
+    assert (llm.ledger.prompt_tokens, llm.ledger.answer_tokens) == (11, 7)
+    assert llm.ledger.estimated_calls == 0
+    with serving(lambda h: h.send(200, b"data: x\n" * 10_000)) as server, pytest.raises(LlmError):
+        ask(llm := client(server, retries=0))
+    assert llm.ledger.answer_tokens == 500  # all that it could have had
+
+
+PAGE = {"Content_Encoding": "gzip"}
+
+
+@pytest.mark.parametrize(
+    "answer", [status(500), status(401), lambda h: h.send(502, b"\x1f\x8bpage", **PAGE)]
+)
 def test_a_refusal_costs_nothing(answer):
     with serving(answer) as server:
         llm = client(server)
