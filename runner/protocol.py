@@ -177,7 +177,8 @@ class MeasuringReport(Wire):
 
 class OutcomeReport(Wire):
     """What came of one look of Level 2 at the trace as it was after a trial. `drafting`: not known
-    yet; `refused`: drafted, and refused at the platform's door. `at`: when that was known."""
+    yet; `refused`: drafted, and not worth submitting, or refused at the platform's door. `at`: when
+    that was known."""
 
     draft_id: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
     after_trial: int = Field(ge=0)

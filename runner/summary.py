@@ -62,7 +62,13 @@ def _drafts(folder: Path) -> tuple[list[sqlite3.Row], dict[str, dict[str, Any]]]
 
 
 def _states(rows: list[sqlite3.Row], told: dict[str, dict[str, Any]]) -> str:
-    return _counted((r["remote"] or r["state"], told[r["draft_id"]].get("rule", "")) for r in rows)
+    return _counted((r["remote"] or r["state"], _rule(r, told[r["draft_id"]])) for r in rows)
+
+
+def _rule(row: sqlite3.Row, told: dict[str, Any]) -> str:
+    """The class of what was wrong with a draft; the platform's door says it before a colon."""
+    code = str(row["reason"]).partition(":")[0] if row["state"] == "refused" else ""
+    return str(told.get("rule") or (code if code.isidentifier() else ""))
 
 
 def _counted(states: Iterable[tuple[str, str]]) -> str:

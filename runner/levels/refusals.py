@@ -16,8 +16,9 @@ from sandbox.draft import draft_from_files, mechanism_classes
 from sandbox.report import DraftError, Severity
 from sandbox.syntax import tree_of
 
-# Nobody judged those: the same may be submitted again.
+# Nobody judged those: the same may be submitted again. The door was shut, whatever came.
 UNJUDGED = ("withdrawn", "expired")
+SHUT = ("too_many_open", "stale_base", "not_entitled", "unknown_run")
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -58,9 +59,15 @@ def twin(source: str, earlier: Sequence[Mapping[str, Any]]) -> str:
     shape = fingerprint(source)
     for draft in earlier:
         known = draft.get("source")
-        if known and draft["state"] not in UNJUDGED and shape == fingerprint(known):
+        if known and _judged(draft) and shape == fingerprint(known):
             return f"duplicate: the draft {draft['name']!r}, nearly the same, is {draft['state']}"
     return ""
+
+
+def _judged(draft: Mapping[str, Any]) -> bool:
+    """Whether somebody judged it, or will."""
+    code = str(draft.get("reason", "")).partition(":")[0]
+    return draft["state"] not in UNJUDGED and not (draft["state"] == "refused" and code in SHUT)
 
 
 def _beginning(files: Mapping[str, str]) -> str:

@@ -11,7 +11,15 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    field_validator,
+)
 
 from runner.interfaces import EarlierRun
 from runner.levels.diagnosis import bases, movable
@@ -126,6 +134,13 @@ class CandidateAnswer(_Strict):
 
     reason: str = Field(max_length=2000)
     changes: list[ChangeAnswer] = Field(min_length=1, max_length=MAX_CHANGES)
+
+    @field_validator("changes")
+    @classmethod
+    def _each_knob_once(cls, changes: list[ChangeAnswer]) -> list[ChangeAnswer]:
+        if len({change.name for change in changes}) < len(changes):
+            raise ValueError("a knob is changed twice in one candidate")
+        return changes
 
 
 class CandidatesAnswer(_Strict):

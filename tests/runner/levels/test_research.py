@@ -7,7 +7,7 @@ import json
 import pytest
 
 from runner.interfaces import BudgetExceeded, DraftRefused, PriorError
-from runner.levels.refusals import fingerprint
+from runner.levels.refusals import fingerprint, twin
 from runner.levels.research import OpenAIResearcher
 from runner.llm.client import Llm
 from runner.llm.ledger import Ledger
@@ -229,6 +229,15 @@ def test_what_was_judged_or_will_be_is_not_submitted_again(state):
 def test_what_nobody_judged_may_come_again(state):
     draft, _, _ = research(EXPLORED, CRITICISED, SPECIFIED, generated(), **earlier(SOURCE, state))
     assert draft is not None
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"), [("too_many_open: 5 wait", True), ("name_exists: there is one", False)]
+)
+def test_what_a_shut_door_refused_may_come_again(reason, again):
+    (known,) = earlier(SOURCE, "refused")["earlier_drafts"]
+    why = twin(NEAR["names"], [{**known, "reason": reason}])
+    assert why == ("" if again else "duplicate: the draft 'x', nearly the same, is refused")
 
 
 def test_what_runs_now_is_not_submitted_again():

@@ -262,6 +262,7 @@ def many(count, changes=1):
         (many(0), Fault.WRONG_SCHEMA),
         (many(1, changes=4), Fault.WRONG_SCHEMA),
         (many(1, changes=0), Fault.WRONG_SCHEMA),
+        (many(1, changes=2), Fault.WRONG_SCHEMA),
         (many(1).replace("0.1", "true"), Fault.WRONG_SCHEMA),
         (many(1).replace("0.1", "1e999"), Fault.WRONG_SCHEMA),
         (many(1).replace("0.1", '{"a": 1}'), Fault.WRONG_SCHEMA),
