@@ -32,6 +32,7 @@ from runner.control.platform_client import (
 from runner.control.platform_link import Link
 from runner.interfaces import BudgetExceeded, PriorError, Task
 from runner.levels.level2 import Base, Level2, seed_library
+from runner.llm.answers import harmless
 from runner.llm.prompting import PromptError
 from runner.loop.baseline import BaselineFailed, best_of
 from runner.loop.measurements import Measurements, Rules
@@ -71,9 +72,9 @@ _told: set[str] = set()
 
 
 def say(text: str) -> None:
-    """One line for people, with the time."""
+    """One line for people, with the time; whoever wrote it, it moves no terminal."""
     with _printing:
-        typer.echo(f"{time.strftime('%H:%M:%S')}  {text}")
+        typer.echo(f"{time.strftime('%H:%M:%S')}  {harmless(text)}")
         sys.stdout.flush()
 
 
@@ -111,7 +112,7 @@ def trials(
 def _list(lines: Iterator[str]) -> None:
     try:
         for line in lines:
-            typer.echo(line)
+            typer.echo(harmless(line))
     except JournalError as error:
         say(f"ERROR: {error}")
         raise typer.Exit(USAGE) from None
@@ -221,9 +222,13 @@ def run_settings(settings: RunSettings) -> int:
             journal.identify(task=task.name, task_digest=task.digest, seed=settings.seed)
             Measurements(journal).settle(defaults=Rules(), wanted=settings.rules())
             if credentials is None:
-                return _local(settings, task, journal)
-            journal.bind(credentials.public_key)
-            return _linked(settings, task, journal, credentials)
+                code = _local(settings, task, journal)
+            else:
+                journal.bind(credentials.public_key)
+                code = _linked(settings, task, journal, credentials)
+            for line in summary.of_end(settings.out):
+                say(line)
+            return code
     except (JournalError, CredentialsError, TaskError, PromptError) as error:
         say(f"ERROR: {error}")
         return USAGE
@@ -316,15 +321,7 @@ def _search(
 
 
 def _to_the_end(search: Search) -> tuple[int, str]:
-    """Run the search and say what came of it: an exit code and why it ended."""
-    ended = _run(search)
-    for line in summary.of_end(search.journal.folder):
-        say(line)
-    return ended
-
-
-def _run(search: Search) -> tuple[int, str]:
-    """An exit code and why the search ended, told to the platform as the run's state."""
+    """Run the search: an exit code and why it ended, told to the platform as the run's state."""
     try:
         search.run()
     except StopRequested:

@@ -67,6 +67,8 @@ def _states(rows: list[sqlite3.Row], told: dict[str, dict[str, Any]]) -> str:
 
 def _rule(row: sqlite3.Row, told: dict[str, Any]) -> str:
     """The class of what was wrong with a draft; the platform's door says it before a colon."""
+    if row["remote"] == "failed":
+        return "at the gate"
     code = str(row["reason"]).partition(":")[0] if row["state"] == "refused" else ""
     return str(told.get("rule") or (code if code.isidentifier() else ""))
 

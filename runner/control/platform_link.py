@@ -103,13 +103,13 @@ class Link:
         if self.running is not None:
             self.running.host.close()
             self.running = None
-        busy = self._thread.is_alive()  # in a request that nobody answers
-        if busy or self._error is not None or self._backoff.down:
+        if self._thread.is_alive() or self._error is not None or self._backoff.down:  # no answer
             self.say(f"kept for the next start: {self._backlog() or 'nothing'}")
             return
         self._status = self._about(self._status.version, "idle", "", "")
         self._activity = why[:300]
         self.flush()
+        self._send(self._outbox.refresh)
         self._beat()
         if backlog := self._backlog():
             self.say(f"not yet acknowledged by the platform, kept for the next start: {backlog}")
@@ -338,7 +338,7 @@ class Link:
         self._send(partial(self.client.observed, beat, once=True))
 
     def _beat_for_ever(self) -> None:
-        beat = refreshed = time.monotonic()
+        beat, refreshed = time.monotonic(), 0.0  # what became of drafts is asked at once
         while not self._ended.is_set():
             if self._wake.wait(max(beat + self._beat_seconds - time.monotonic(), 0.0)):
                 self._ended.wait(min(GATHER_SECONDS, self._beat_seconds))
