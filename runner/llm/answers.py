@@ -25,8 +25,9 @@ _THOUGHT = r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analy
 _OPEN = rf"<{_THOUGHT}>|\[THINK\]|\u25c1think\u25b7|<\|START_THINKING\|>|<\|channel\|>analysis"
 _CLOSE = rf"</{_THOUGHT}>|\[/THINK\]|\u25c1/think\u25b7|<\|END_THINKING\|>|<\|channel\|>final"
 _CLOSED = re.compile(_CLOSE, re.IGNORECASE)
-# A brace begins an object where a key follows, or the end: others are prose.
-_KEY = r'\{\s*(?:"(?:[^"\\]|\\.)*"\s*:|\}|"(?:[^"\\]|\\.)*"?\s*\Z)'
+# A brace begins an object where a key follows (in wrong quotes, or behind a comment, it is one with
+# a mistake), or the end: others are prose.
+_KEY = r'\{\s*(?:"(?:[^"\\]|\\.)*"\s*:|\}|"(?:[^"\\]|\\.)*"?\s*\Z|//|/\*|\'[^\'\n]*\'\s*:)'
 _MARK = re.compile(
     rf"(?P<opened>{_OPEN})|(?P<closed>{_CLOSE})|(?P<object>{_KEY})", re.IGNORECASE | re.DOTALL
 )
@@ -171,7 +172,7 @@ def checked(reply: Reply, schema: type[M]) -> M:
         raise LlmError(error.fault, shown(f"{error}, in: {reply.text}")) from error
     if not found:
         fault = Fault.CUT_OFF if reply.cut else Fault.NOT_JSON
-        why = f"no whole JSON object (with keys in double quotes) in: {shown(reply.text)}"
+        why = f"no whole JSON object in: {shown(reply.text)}"
         raise LlmError(fault, why)
     fitting: list[M] = []
     wrong: ValidationError | None = None

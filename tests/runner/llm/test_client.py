@@ -139,7 +139,7 @@ HOSTILE = [
     (f"<think>{GOOD} perhaps", Fault.CUT_OFF, 3),
     (f"<think>{GOOD}</think>I can't say.", Fault.NOT_JSON, 3),
     ('{"name": "red", "shades": [],}', Fault.BAD_JSON, 3),
-    ("{'name': 'red', 'shades': []}", Fault.NOT_JSON, 3),
+    ("{'name': 'red', 'shades': []}", Fault.BAD_JSON, 3),
     (lambda h: h.completion("", message={"reasoning_content": GOOD}), Fault.EMPTY, 3),
     (lambda h: h.completion(None, finish_reason="content_filter"), Fault.REFUSED, 1),
     (lambda h: h.completion(None, message={"tool_calls": [{}]}), Fault.EMPTY, 3),
@@ -389,7 +389,13 @@ def test_a_part_of_half_an_object_is_no_answer(text):
 
 @pytest.mark.parametrize(
     "text",
-    ['{"a": {"b": 1},}', '{"a": "\\alpha", "c": {"b": 1}}', '{"a": "say "b"", "c": {"b": 1}}'],
+    [
+        "{'a': {\"b\": 1}}",
+        '{ // so\n"a": {"b": 1}}',
+        '{"a": {"b": 1},}',
+        '{"a": "\\alpha", "c": {"b": 1}}',
+        '{"a": "say "b"", "c": {"b": 1}}',
+    ],
 )
 def test_a_part_of_a_broken_object_is_no_answer(text):
     with pytest.raises(Unfit, match="has a mistake at its character") as caught:
