@@ -284,8 +284,10 @@ class Drafts:
 
 
 def memories(drafts: Iterable[DraftEntry]) -> tuple[dict[str, Any], ...]:
-    """What earlier drafts were and what became of them, for Level 2."""
-    return tuple(d.memory() for d in drafts if d.draft is not None)
+    """What earlier drafts were and what became of them, for Level 2; of one that was refused before
+    it was submitted, the reason alone."""
+    told = [d for d in drafts if d.draft is not None or d.state is DraftState.REFUSED]
+    return tuple(d.memory() for d in told)
 
 
 def _draft(row: sqlite3.Row) -> DraftEntry:

@@ -94,6 +94,8 @@ def test_a_whole_run_says_what_became_of_each(tmp_path: Path) -> None:
         assert line in told
         assert line in done.stdout  # the end of the run says it too
     assert re.search(r"trials: (\d kept, )?3 discarded|trials: \d kept", done.stdout)
+    later = server.prompts()[5].partition("## Earlier drafts")[2]  # it should not do so again
+    assert '"state": "refused", "reason": "no_mechanism: mechanisms/second.py defines' in later
     kept = json.loads((tmp_path / "o/drafts/after_0001/rounds.json").read_text())
     assert [r["name"] for r in kept["rounds"]][-1] == "generate"
     assert "no_mechanism" in kept["refused"]
