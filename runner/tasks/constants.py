@@ -50,6 +50,11 @@ class Slot:
     line: int
 
     @property
+    def is_part(self) -> bool:
+        """Whether it is a part of a tuple."""
+        return self.name != self.constant and self.constant.isidentifier()
+
+    @property
     def word(self) -> str:
         """What says what it is: `lr` for `Config.lr` and `CONFIG['lr']`."""
         return re.split(r"\.|\['", self.constant)[-1].removesuffix("']")

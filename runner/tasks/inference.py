@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from runner.gpt.space import WINDOW_PATTERNS
 from runner.tasks.constants import Scalar, Slot, Source
+from runner.tasks.scope import assignments
 from sandbox.mechanism import Knob, KnobValue
 
 MAX_CHOICES = 12
@@ -20,13 +21,17 @@ LARGEST = 2**53
 ON_OFF = ("False", "True")
 
 _YARDSTICK = {
-    "it is the budget": "TIME BUDGET SECONDS MINUTES HOURS TIMEOUT DEADLINE DURATION PATIENCE",
-    "it belongs to the evaluation": "EVAL EVALUATION VAL VALID VALIDATION TEST HOLDOUT HELDOUT",
+    "it is the budget": "TIME BUDGET SECONDS MINUTES HOURS TIMEOUT DEADLINE DURATION PATIENCE "
+    "EARLY",
+    "it belongs to the evaluation": "EVAL EVALUATION VAL VALID VALIDATION TEST HOLDOUT HELDOUT "
+    "FOLD CV REPEAT",
     "it names data or places": "PATH DIR DIRECTORY FILE FILENAME URL URI DATA DATASET CORPUS SHARD "
-    "SAMPLE EXAMPLE SPLIT VOCAB VOCABULARY TOKENIZER CACHE PORT HOST NAME PROJECT",
+    "SAMPLE EXAMPLE SPLIT VOCAB VOCABULARY TOKENIZER CACHE PORT HOST NAME PROJECT ID IDX INDEX "
+    "CLASSES MEAN",
     "it is a fact about the machine": "FLOPS PEAK WORKER THREAD NPROC GPU CPU CUDA DTYPE BACKEND "
-    "WORLD LOCAL COMPILE AMP",
-    "it is randomness": "SEED",
+    "WORLD LOCAL COMPILE AMP JOB PREFETCH",
+    "it is a constant of mathematics or a unit": "PI LN2 KB MB GB KIB MIB GIB",
+    "it is randomness": "SEED RNG",
     "it is about what is printed or kept": "LOG LOGGING PRINT VERBOSE DEBUG WANDB SAVE CHECKPOINT "
     "CKPT INTERVAL EVERY VERSION",
 }
@@ -37,12 +42,32 @@ _WHY = {
     for token in (word, f"{word}S")
 }
 _CONTEXT = ("SEQ", "SEQUENCE", "SEQLEN", "CONTEXT", "CTX", "BLOCK")
-_LENGTHS = ("STEPS", "STEP", "ITERS", "ITER", "ITERATIONS", "EPOCHS", "EPOCH", "UPDATES")
+_LENGTHS = (
+    *("STEPS", "STEP", "ITERS", "ITER", "ITERATIONS", "EPOCHS", "EPOCH", "UPDATES"),
+    *("EPISODES", "TIMESTEPS", "GENERATIONS"),
+)
 _OF_SCHEDULE = ("WARMUP", "WARMDOWN", "COOLDOWN", "DECAY", "ACCUM", "ACCUMULATION", "BURNIN")
-_SHARES = ("RATIO", "FRAC", "FRACTION", "SHARE", "PROB", "PROBABILITY", "DROPOUT", "DROP")
+_SHARES = (
+    *("RATIO", "FRAC", "FRACTION", "SHARE", "PROB", "PROBABILITY", "DROPOUT", "DROP"),
+    "SMOOTHING",
+)
+_PARTS = ("SUBSAMPLE", "COLSAMPLE", "BAGGING", "KEEP", "QUANTILE")  # shares that can't be 0
 _AVERAGES = ("BETA", "BETAS", "BETA1", "BETA2", "MOMENTUM", "EMA")
+_HORIZONS = ("GAMMA", "LAMBDA", "LAM", "DISCOUNT", "RHO", "POLYAK", "TAU")  # from 0.9 up
 _PENALTIES = ("DECAY", "WD", "L2", "L1", "REG")
+_NAMED = {*_SHARES, *_AVERAGES, *_PENALTIES}
 _RATES = ("LR", "RATE", "LEARNING")
+# Pairs that say what one word alone does not.
+_PAIRS = (
+    ("it is randomness", {"RANDOM"}, {"STATE"}),
+    ("it belongs to the evaluation", {"TARGET"}, {"LOSS", "BPB", "ACC", "ACCURACY", "SCORE"}),
+    (
+        "it is the shape of the data",
+        {"INPUT", "IN", "OUTPUT", "OUT", "IMG", "IMAGE", "OBS", "ACTION"},
+        {"DIM", "DIMS", "SIZE", "FEATURES", "CHANNELS", "SHAPE", "WIDTH", "HEIGHT"},
+    ),
+    ("it is the shape of the data", {"N", "NUM"}, {"FEATURES", "CHANNELS"}),
+)
 _SIZES = (
     "BATCH",
     "SIZE",
@@ -70,16 +95,8 @@ class LeftAlone(ValueError):
 def infer(slot: Slot, source: Source) -> Knob:
     """The knob of one slot. Raises LeftAlone."""
     tokens = slot.word.upper().split("_")
-    for token in tokens:
-        if token in _WHY:
-            raise LeftAlone(_WHY[token])
-    if any(t in _LENGTHS for t in tokens) and not any(t in _OF_SCHEDULE for t in tokens):
-        raise LeftAlone("it is the budget")
-    if "BATCH" not in tokens and ("TRAIN" in tokens or {"TOTAL", "TOKENS"} <= set(tokens)):
-        raise LeftAlone("it is how much there is to train on")
-    longest = "MAX" in tokens and any(token in ("LEN", "LENGTH") for token in tokens)
-    if tokens == ["T"] or longest or any(token in _CONTEXT for token in tokens):
-        raise LeftAlone("it is the context length, which the evaluation may depend on")
+    if why := _yardstick(slot, tokens):
+        raise LeftAlone(why)
     value = slot.value
     if isinstance(value, bool):
         return Knob(kind="choice", default=str(value), choices=ON_OFF)
@@ -87,7 +104,7 @@ def infer(slot: Slot, source: Source) -> Knob:
         return _text(slot, source, tokens)
     if abs(value) > LARGEST:
         raise LeftAlone("it is too large to be searched exactly")
-    if isinstance(value, float) or any(t in _SHARES + _AVERAGES + _PENALTIES for t in tokens):
+    if isinstance(value, float) or any(t in _NAMED for t in tokens):
         found = _by_name(float(value), tokens)
         if found is not None:
             return found
@@ -96,6 +113,27 @@ def infer(slot: Slot, source: Source) -> Knob:
     if isinstance(value, int):
         return _whole(value, slot.text, tokens)
     return _number(value, tokens)
+
+
+def _yardstick(slot: Slot, tokens: list[str]) -> str:
+    """Why it measures, or is a fact, instead of being searched; or ""."""
+    named = set(tokens)
+    for token in tokens:
+        if token in _WHY:
+            return _WHY[token]
+    if named.intersection(_LENGTHS) and not named.intersection(_OF_SCHEDULE):
+        return "it is the budget"
+    if "BATCH" not in named and ("TRAIN" in named or {"TOTAL", "TOKENS"} <= named):
+        return "it is how much there is to train on"
+    longest = "MAX" in named and named.intersection(("LEN", "LENGTH"))
+    if tokens == ["T"] or longest or named.intersection(_CONTEXT):
+        return "it is the context length, which the evaluation may depend on"
+    for why, first, second in _PAIRS:
+        if first & named and second & named:
+            return why
+    if "STD" in named and slot.is_part:  # of a tuple: of the data's channels
+        return _WHY["MEAN"]
+    return ""
 
 
 def value_of(knob: Knob, slot: Slot, value: KnobValue) -> Scalar:
@@ -109,14 +147,18 @@ def value_of(knob: Knob, slot: Slot, value: KnobValue) -> Scalar:
 
 def _by_name(value: float, tokens: list[str]) -> Knob | None:
     """Bounds that a name implies, for values that fit the name."""
+    if 0 < value <= 1 and any(t in _PARTS for t in tokens):
+        return Knob(kind="float", default=value, low=min(0.05, value), high=1.0)
     if 0 <= value <= 1 and any(t in _SHARES for t in tokens):
-        high = 0.9 if value <= 0.9 and any(t.startswith("DROP") for t in tokens) else 1.0
+        takes_away = any(t.startswith(("DROP", "SMOOTH")) for t in tokens)
+        high = 0.9 if value <= 0.9 and takes_away else 1.0
         return Knob(kind="float", default=value, low=0.0, high=high)
-    if 0 < value < 1 and any(t in _AVERAGES for t in tokens):
+    if 0 <= value < 1 and any(t in _AVERAGES for t in tokens):
         return Knob(kind="float", default=value, low=min(0.5, value), high=max(0.999, value))
-    if 0 <= value < 100 and any(t in _PENALTIES for t in tokens) and "LR" not in tokens:
-        if 0.9 <= value < 1:  # the decay of an average
-            return Knob(kind="float", default=value, low=0.5, high=max(0.9999, value))
+    penalty = any(t in _PENALTIES for t in tokens) and "LR" not in tokens
+    if 0.9 <= value < 1 and (penalty or any(t in _HORIZONS for t in tokens)):
+        return Knob(kind="float", default=value, low=0.5, high=max(0.9999, value))  # of averages
+    if 0 <= value < 100 and penalty:
         return Knob(kind="float", default=value, low=0.0, high=max(0.3, 5 * value))
     return None
 
@@ -172,17 +214,26 @@ def _text(slot: Slot, source: Source, tokens: list[str]) -> Knob:
 
 def _compared(tree: ast.Module, name: str) -> Iterator[str]:
     """The strings that a script compares a name with, or looks up by it."""
+    tables = {n: node.keys for n, node in assignments(tree) if isinstance(node, ast.Dict)}
     for node in ast.walk(tree):
         match node:
             case ast.Compare(left=ast.Name(id=left), comparators=[other]) if left == name:
                 yield from _strings(other)
-            case ast.Subscript(value=ast.Dict(keys=keys), slice=ast.Name(id=key)) if key == name:
+            case (
+                ast.Subscript(value=table, slice=ast.Name(id=key))
+                | ast.Call(func=ast.Attribute(value=table, attr="get"), args=[ast.Name(id=key), *_])
+            ) if key == name:
+                keys = table.keys if isinstance(table, ast.Dict) else tables.get(_id(table), [])
                 yield from (t for k in keys if k is not None for t in _strings(k))
             case ast.Match(subject=ast.Name(id=subject), cases=cases) if subject == name:
                 for case in cases:
                     for part in ast.walk(case.pattern):
                         if isinstance(part, ast.MatchValue):
                             yield from _strings(part.value)
+
+
+def _id(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _strings(node: ast.expr) -> Iterator[str]:

@@ -264,6 +264,15 @@ INFERRED = [
     ("ADAM_EPS = 1e-8", ("float", 1e-11, 1e-5, True)),
     ("SOFT_CAP = 15.0", ("float", 1.875, 120, True)),
     ("BIAS = -2.0", ("float", -8, -0.5, False)),
+    ("SUBSAMPLE = 0.8", ("float", 0.05, 1, False)),
+    ("KEEP_PROB = 0.9", ("float", 0.05, 1, False)),
+    ("KEEP = 4", ("int", 2, 8, False)),
+    ("LABEL_SMOOTHING = 0", ("float", 0, 0.9, False)),
+    ("GAMMA = 0.99", ("float", 0.5, 0.9999, False)),
+    ("FOCAL_GAMMA = 2.0", ("float", 0.25, 16, True)),
+    ("MOMENTUM = 0.0", ("float", 0, 0.999, False)),
+    ("INIT_STD = 0.02", ("float", 0.001, 0.2, True)),
+    ("HIDDEN_DIM = 64", ("power_of_two", 16, 256, True)),
 ]
 
 
@@ -286,6 +295,9 @@ def test_bounds_follow_the_documented_rules(line, wanted):
         *("LOG_EVERY = 10", "NUM_WORKERS = 4", "DEVICE = 'cuda'", "DTYPE = 'x'", "IGNORE = -1"),
         *("TRAIN_FRAC = 0.9", "SPLITS = 0.5", "N_SAMPLES = 9", "TOTAL_TOKENS = 99", "USE_CUDA = 1"),
         *("T = 1024", "MAX_LENGTH = 512", "PATIENCE = 3"),
+        *("RANDOM_STATE = 42", "N_FOLDS = 5", "NUM_CLASSES = 10", "N_JOBS = 4", "PAD_ID = 3"),
+        *("INPUT_DIM = 784", "IMG_SIZE = 32", "N_FEATURES = 8", "TARGET_LOSS = 3.28", "PI = 3.14"),
+        *("NUM_EPISODES = 500", "TOTAL_TIMESTEPS = 1000", "EARLY_STOPPING_ROUNDS = 20"),
         *("BIG = 2**60", "MODEL = 'gpt2'", "BLOCK_SIZE = 256", "EVAL_BATCH_SIZE = 8"),
     ],
 )
@@ -294,6 +306,25 @@ def test_the_yardstick_and_what_has_no_scale_are_left_alone(line):
     (slot,) = found.slots.values()
     with pytest.raises(LeftAlone):
         infer(slot, found)
+
+
+def test_what_was_measured_of_the_data_is_left_alone():
+    found = source(
+        "CIFAR_MEAN = (0.49, 0.48)\nCIFAR_STD = (0.24, 0.26)\nprint(CIFAR_MEAN, CIFAR_STD)"
+    )
+    assert sorted(found.slots) == ["CIFAR_MEAN_0", "CIFAR_MEAN_1", "CIFAR_STD_0", "CIFAR_STD_1"]
+    for slot in found.slots.values():
+        with pytest.raises(LeftAlone, match="data"):
+            infer(slot, found)
+
+
+def test_words_are_looked_up_in_tables_that_have_a_name():
+    found = source(
+        'ACT = "relu"\nOPT = "sgd"\nACTS = {"relu": 1, "gelu": 2, **ACTS_2}\n'
+        'OPTS = {"sgd": 1, "adam": 2}\nprint(ACTS[ACT], OPTS.get(OPT, 3), open(ACT)[ACT])\n'
+    )
+    assert infer(found.slots["ACT"], found).choices == ("relu", "gelu")
+    assert infer(found.slots["OPT"], found).choices == ("sgd", "adam")
 
 
 def test_words_get_the_alternatives_that_the_script_knows():
