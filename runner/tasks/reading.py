@@ -19,9 +19,25 @@ MAX_SEEN = 3
 NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?", re.ASCII)
 NOT_FINITE = re.compile(r"[-+]?(?:nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 SUMMARY_LINE = re.compile(r"^([a-z][A-Za-z0-9_]{0,39}):\s+(\S.{0,199})$", re.ASCII)
-ANY_NUMBER = "([-+.0-9eE]+)"
+ANY_NUMBER = "([-+]?(?:nan|NaN|inf|[.0-9][-+.0-9eE]*))"
+IN_FILE = "in a space.yaml beside the script, or in the file of --config"
 UNKNOWN_FORM = f"...{ANY_NUMBER}..."
 SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
+HIGHER = frozenset(
+    {"acc", "accuracy", "f1", "auc", "auroc", "map", "iou", "dice", "bleu", "rouge", "score"}
+    | {"reward", "return", "r2", "precision", "recall"}
+)
+LOWER = frozenset(
+    {"loss", "bpb", "bpc", "ppl", "perplexity", "nll", "error", "err", "rmse", "mse", "mae"}
+    | {"mape", "wer", "cer"}
+)
+HELD_OUT = frozenset({"val", "valid", "validation", "test", "eval", "final", "best"})
+LABELLED = re.compile(
+    r"(?<![A-Za-z0-9_])((?:[A-Za-z][A-Za-z0-9]{0,19}[ _/.-]?){1,3})[\"']?[ \t]*(?:[:=|]|->)?[ \t]*"
+    r"([-+]?[0-9.]\S*)",
+    re.ASCII,
+)
+THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])", re.ASCII)
 MAX_SUMMARY = 40
 MAX_NAMED = 6
 ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
@@ -58,6 +74,8 @@ class MetricReader:
     _count: int = 0
     _near: str = ""
     _pattern: str = ""
+    _nears: int = 0  # lines that hold the metric's name and a number
+    _labels: dict[str, _Label] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._plain = re.compile(rf"^{re.escape(self.name)}:[ \t]*(\S*)[ \t]*$")
@@ -72,7 +90,7 @@ class MetricReader:
         if line == "---":
             self.summary.clear()
         if self._matches is not None:
-            found = [match.group(1) or "" for match in self._matches.finditer(line)]
+            found = [_whole(match, line) for match in self._matches.finditer(line)]
         else:
             found = self._plain.findall(line)
             if not found:
@@ -84,11 +102,18 @@ class MetricReader:
             self.summary[match[1]] = match[2].strip()
 
     def _look(self, line: str) -> None:
-        """Remember a line that comes near, best one with a number."""
+        """Remember a line that comes near, best one with a number, and the numbers that have the
+        name of a measure."""
+        for match in LABELLED.finditer(line):
+            label = _Label(match, line)
+            if label.rank and (label.name in self._labels or len(self._labels) < MAX_SUMMARY):
+                label.times += self._labels[label.name].times if label.name in self._labels else 0
+                self._labels[label.name] = label
         if self.name.lower() not in line.lower():
             return
         if near := self._mention.search(line):
             self._near, self._pattern = line.strip(), _pattern_for(near[1])
+            self._nears += 1
         elif not self._pattern:
             self._near = line.strip()
 
@@ -99,15 +124,18 @@ class MetricReader:
             return None, "no_metric", f"the trial printed no {what}{self._hint()}"
         if self._count > 1 and not self.take_last:
             seen = ", ".join(text[:30] for text in self._texts)
-            take = f"`metric: {{name: {self.name}, take: last}}`"
-            which = f"which one? {take} in the YAML file of the space lets the last one count"
+            quoted = (self.pattern or "").replace("'", "''")
+            pattern = f", pattern: '{quoted}'" if quoted else ""
+            take = f"`metric: {{name: {self.name}{pattern}, take: last}}`"
+            which = f"which one? {take} {IN_FILE} lets the last one count"
             why = f"the trial printed {self.name} {self._count} times ({seen}): {which}"
             return None, "no_metric", why
         text = self._texts[-1]
         if NOT_FINITE.fullmatch(text):
             return None, "nan", f"{self.name} is {text}"
         if not NUMBER.fullmatch(text):
-            return None, "no_metric", f"{self.name} is {text[:60]!r}, not a number"
+            commas = ": print it without commas" if THOUSANDS.match(text) else ""
+            return None, "no_metric", f"{self.name} is {text[:60]!r}, not a number{commas}"
         value = float(text)
         if not math.isfinite(value):
             return None, "nan", f"{self.name} is {value}"
@@ -118,22 +146,74 @@ class MetricReader:
     def _hint(self) -> str:
         """What a person may do whose trial printed something else."""
         if self._near:
+            last = ", take: last" if self._nears > 1 else ""
             return (
                 f" that is alone on a line. One comes near: {self._near[:200]!r}; for its form, "
-                f"write `metric: {{name: {self.name}, pattern: '{self._pattern or UNKNOWN_FORM}'}}`"
-                " in the YAML file of the space"
+                f"write `metric: {{name: {self.name}, pattern: '{self._pattern or UNKNOWN_FORM}'"
+                f"{last}}}` {IN_FILE}"
             )
         numbers = [name for name, value in self.summary.items() if NUMBER.fullmatch(value)]
+        numbers.sort(key=_rank, reverse=True)
+        label = max(self._labels.values(), key=lambda one: one.rank, default=None)
+        if label and (not numbers or _rank(numbers[0]) < label.rank):
+            return label.hint()
         if not numbers:
             return ": print it at the end of the trial, or name the number that is printed"
         return (
             f". It printed numbers called {', '.join(numbers[:MAX_NAMED])}: if one of them is it, "
-            "name it, with --metric (task script) or `metric:` in the YAML file of the space"
+            f"name it, with --metric (task script; and --maximize if higher is better) or "
+            f"`metric:` {IN_FILE}"
         )
+
+
+class _Label:
+    """A number in a line, and what it is called there."""
+
+    def __init__(self, match: re.Match[str], line: str) -> None:
+        self.name = re.sub(r"[ _/.-]+", "_", match[1].strip(" _/.-"))
+        self.rank = _rank(self.name)
+        self.times = 1
+        self._line = line.strip()
+        self._number = match[2]
+        self._before = line[match.start(1) : match.start(2)]
+
+    def hint(self) -> str:
+        """What to write where this is the metric."""
+        seen = f". It printed {self._line[:200]!r}"
+        if THOUSANDS.match(self._number):
+            return f"{seen}: a metric has no commas, print {self.name} without"
+        take = ", take: last" if self.times > 1 else ""
+        higher = "`, `minimize: false" if _words(self.name) & HIGHER else ""
+        pattern = _pattern_for(self._before)
+        bound = "" if pattern == UNKNOWN_FORM else r"\b"
+        return (
+            f"{seen}: if {self.name} is it, write `metric: {{name: {self.name}, pattern: "
+            f"'{bound}{pattern}'{take}}}{higher}` {IN_FILE}"
+        )
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", name.lower()))
+
+
+def _rank(name: str) -> int:
+    """How much a name sounds like the metric: 0, not at all; more, if it is of held-out data."""
+    words = _words(name)
+    return (1 + len(words & HELD_OUT) - ("train" in words)) if words & (HIGHER | LOWER) else 0
+
+
+def _whole(match: Any, line: str) -> str:
+    """What a pattern's group found; with the thousands, where it ends at a comma before them."""
+    text = match.group(1) or ""
+    if match.end() == match.end(1) and re.fullmatch(r"[-+]?[0-9]{1,3}", text):
+        more = THOUSANDS.match(line, match.start(1))
+        return more[0] if more else text
+    return text
 
 
 def _pattern_for(before: str) -> str:
     """A pattern for the number after this text, as a person can paste it into YAML's quotes."""
     if not before.isprintable():
         return UNKNOWN_FORM
-    return SPECIAL.sub(r"\\\g<0>", before).replace("'", "''") + ANY_NUMBER
+    quoted = SPECIAL.sub(r"\\\g<0>", before).replace("'", "''")
+    return re.sub(" +", " +", quoted) + ANY_NUMBER  # of columns, widths differ

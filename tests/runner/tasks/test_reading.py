@@ -75,6 +75,62 @@ def test_numbers_by_other_names_are_told():
     assert "model" not in why
 
 
+OTHER = [
+    ('{"epoch": 1, "val_loss": 0.9}', {"name": "val_loss"}),
+    ("epoch 1 | train loss 2.0 | val loss  0.9000", {"name": "val_loss"}),
+    ("Test accuracy: .9%", {"name": "Test_accuracy", "minimize": False}),
+    ("[3] RMSE=0.9, MAE -> 3", {"name": "RMSE"}),
+    ("Best F1 score = 0.9 (epoch 3)", {"name": "Best_F1_score", "minimize": False}),
+]
+
+
+@pytest.mark.parametrize(("line", "wanted"), OTHER)
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_metric_by_another_name_is_shown_with_what_to_paste(line, wanted, times):
+    why = read(*["loading 3 files", line] * times, "took 5.0 s")[2]
+    assert repr(line) in why
+    pasted = yaml.safe_load("\n".join(re.findall(r"`([a-z]+: [^`]*)`", why)))
+    metric = pasted["metric"]
+    assert {"name": metric["name"], **{k: v for k, v in pasted.items() if k != "metric"}} == wanted
+    again = MetricReader(
+        name=metric["name"], pattern=metric["pattern"], take_last=metric.get("take") == "last"
+    )
+    for one in [line] * times:
+        again.feed(one)
+    assert again.result() == (0.9, "", "")
+    again.feed(line.replace("0.9000", "nan").replace("0.9", "nan").replace(".9", "nan"))
+    assert again.result()[1] == ("nan" if times > 1 else "no_metric")
+
+
+@given(st.text(alphabet=st.sampled_from("ab loss_:=|1.,-\"'/"), max_size=60))
+def test_whatever_is_printed_the_hint_can_be_pasted(line):
+    for pasted in re.findall(r"`(metric: \{.*?\})`", read(line)[2]):
+        assert compiled(yaml.safe_load(pasted)["metric"]["pattern"]).groups == 1
+
+
+def test_thousands_are_never_read_as_units():
+    line = "perplexity: 12,618.40"
+    assert "without" in read(line)[2]
+    for pattern in (None, r"perplexity: ([0-9.]+)"):
+        reader = MetricReader(name="perplexity", pattern=pattern)
+        reader.feed(line)
+        assert reader.result()[1:] == (
+            "no_metric",
+            f"perplexity is {'12,618' if pattern else '12,618.40'!r}, not a number: "
+            "print it without commas",
+        )
+    columns = MetricReader(name="loss", pattern="loss,([0-9.]+),")
+    columns.feed("loss,12,618")
+    assert columns.result() == (12.0, "", "")
+
+
+def test_what_lets_the_last_count_keeps_the_pattern():
+    reader = MetricReader(name="loss", pattern="it's ([0-9.]+)")
+    reader.feed("it's 3, it's 2")
+    pasted = yaml.safe_load(re.search(r"`(metric: .*?)`", reader.result()[2])[1])
+    assert pasted["metric"] == {"name": "loss", "pattern": "it's ([0-9.]+)", "take": "last"}
+
+
 @given(st.text(alphabet=st.characters(), max_size=300))
 def test_what_is_shown_is_harmless(text):
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown(text))
