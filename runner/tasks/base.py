@@ -196,10 +196,11 @@ def classify(
 ) -> Outcome:
     """What a finished subprocess means, whose every line `metric` has seen. Never raises."""
     details = {k: v for k, v in metric.summary.items() if k != "failure"}
-    tail = _short(shown(done.output))
+    printed = shown(done.output)
 
     def failed(failure: str, message: str) -> Outcome:
-        text = _short(f"{message}\n{tail}".strip())
+        why = message[:MESSAGE_CHARACTERS]  # it comes first, whatever the trial printed
+        text = f"{why}\n{_short(printed, MESSAGE_CHARACTERS - len(why))}".strip()
         return Outcome(
             metric=None, failure=failure, message=text, seconds=done.seconds, details=details
         )
@@ -232,6 +233,6 @@ def _failure_of(done: subprocesses.Finished, told: Sequence[Told]) -> str:
     return "crash"
 
 
-def _short(text: str) -> str:
+def _short(text: str, characters: int = MESSAGE_CHARACTERS) -> str:
     """The end of a text: where errors are."""
-    return text if len(text) <= MESSAGE_CHARACTERS else "..." + text[-MESSAGE_CHARACTERS:]
+    return text if len(text) <= characters else "..." + text[len(text) - characters :]

@@ -161,8 +161,7 @@ class MetricReader:
             return ": print it at the end of the trial, or name the number that is printed"
         return (
             f". It printed numbers called {', '.join(numbers[:MAX_NAMED])}: if one of them is it, "
-            f"name it, with --metric (task script; and --maximize if higher is better) or "
-            f"`metric:` {IN_FILE}"
+            f"{_named(numbers[0])}"
         )
 
 
@@ -182,6 +181,8 @@ class _Label:
         seen = f". It printed {self._line[:200]!r}"
         if THOUSANDS.match(self._number):
             return f"{seen}: a metric has no commas, print {self.name} without"
+        if self.times == 1 and re.fullmatch(rf"{self.name}:[ \t]+{NUMBER.pattern}", self._line):
+            return f"{seen}: if {self.name} is it, {_named(self.name)}"
         take = ", take: last" if self.times > 1 else ""
         higher = "`, `minimize: false" if _words(self.name) & HIGHER else ""
         pattern = _pattern_for(self._before)
@@ -190,6 +191,13 @@ class _Label:
             f"{seen}: if {self.name} is it, write `metric: {{name: {self.name}, pattern: "
             f"'{bound}{pattern}'{take}}}{higher}` {IN_FILE}"
         )
+
+
+def _named(name: str) -> str:
+    return (
+        f"name it, with --metric {name} (task script; and --maximize if higher is better) or "
+        f"`metric: {name}` {IN_FILE}"
+    )
 
 
 def _words(name: str) -> set[str]:

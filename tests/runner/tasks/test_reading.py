@@ -108,6 +108,20 @@ def test_whatever_is_printed_the_hint_can_be_pasted(line):
         assert compiled(yaml.safe_load(pasted)["metric"]["pattern"]).groups == 1
 
 
+def test_a_line_that_needs_no_pattern_needs_only_a_name():
+    assert "--metric RMSE" in read("x", "RMSE: 13.5")[2]
+    assert "--metric test_loss" in read("seconds: 3", "test_loss: 1")[2]
+
+
+def test_why_there_is_no_metric_is_told_before_what_was_printed():
+    for lines, code in ((120, 0), (1, 3), (120, 3)):
+        outcome = trial(f"for i in range({lines}): print('step', i, 'x' * 90)\nexit({code})")
+        why = "the trial ended with code 3" if code else "the trial printed no line"
+        assert outcome.message.startswith(why)
+        assert outcome.message.endswith("x" * 9)
+        assert len(outcome.message) < 1600
+
+
 def test_thousands_are_never_read_as_units():
     line = "perplexity: 12,618.40"
     assert "without" in read(line)[2]
