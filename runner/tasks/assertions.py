@@ -52,7 +52,7 @@ def constants_of(source: Source, config: Mapping[str, Scalar]) -> dict[str, Valu
     values: dict[str, Value] = {}
     for slot in source.slots.values():
         value = config.get(slot.name, slot.value)
-        if slot.name == slot.constant or not slot.constant.isidentifier():
+        if slot.part is None:
             values[slot.constant] = value
         else:
             before = values.get(slot.constant, ())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -116,6 +117,19 @@ def words_of(command: str | list[str]) -> list[str]:
     if "/" not in words[0] and shutil.which(words[0]) is None:
         raise ValueError(f"there is no program {words[0]!r} here: install it, or write its path")
     return words
+
+
+def runs_another(command: list[str], root: Path, script: str) -> bool:
+    """Whether a command runs another Python file of the folder `root`, which may import the
+    script."""
+    named = {word for word in command if word.endswith(".py")}
+    named |= {
+        f"{module.replace('.', '/')}.py"
+        for flag, module in itertools.pairwise(command)
+        if flag == "-m"
+    }
+    files = {(root / name).resolve() for name in named if (root / name).is_file()}
+    return bool(files) and (root / script).resolve() not in files
 
 
 def _shell_sign(command: str) -> str:

@@ -38,7 +38,8 @@ class Slot:
     """One literal that may be replaced: bytes `start` to `end` of the script, in `line`.
 
     `name` is the constant's name, NAME_0, NAME_1 ... for the parts of a tuple, NAME_KEY for those
-    of a dict, CLASS_FIELD for those of a class; `constant` is how the script itself calls it.
+    of a dict and of a call with keywords, CLASS_FIELD for those of a class; `constant` is how the
+    script itself calls it, `part` which part of a tuple it is.
     """
 
     name: str
@@ -48,11 +49,7 @@ class Slot:
     start: int
     end: int
     line: int
-
-    @property
-    def is_part(self) -> bool:
-        """Whether it is a part of a tuple."""
-        return self.name != self.constant and self.constant.isidentifier()
+    part: int | None = None
 
     @property
     def word(self) -> str:
@@ -65,7 +62,8 @@ class Source:
     """A script: its bytes, its slots by name, and why other constants are left alone.
 
     `names` holds every top-level name bound once, as its expression, for who reads assertions.
-    `environment` is what a trial's environment was said to be.
+    `environment` is what a trial's environment was said to be; `alone` says that it is run, and
+    not imported by what is.
     """
 
     data: bytes
@@ -74,14 +72,21 @@ class Source:
     left_alone: Mapping[str, str]
     names: Mapping[str, ast.expr] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    alone: bool = True
 
 
-def read(data: bytes, *, what: str, environment: Mapping[str, str] | None = None) -> Source:
+def read(
+    data: bytes,
+    *,
+    what: str,
+    environment: Mapping[str, str] | None = None,
+    alone: bool = True,
+) -> Source:
     """Find the constants of a script that runs in `environment`. Raises TaskError where it can't
-    be read; `what` names it."""
+    be read; `what` names it. One that others import (not `alone`) need not read its own names."""
     tree = _parse(data, what)
     text = _Text(data, Variables(tree, environment or {}))
-    scope = Scope(tree)
+    scope = Scope(tree, alone=alone)
     slots: dict[str, Slot] = {}
     left: dict[str, str] = {}
     names: dict[str, ast.expr] = {}
@@ -98,7 +103,7 @@ def read(data: bytes, *, what: str, environment: Mapping[str, str] | None = None
             left[name] = why
             continue
         try:
-            found = _slots_of(name, node, text)
+            found = _slots_of(name, name, node, text)
         except Unknown as error:
             left[name] = f"its value is not a literal ({error})"
             continue
@@ -120,6 +125,7 @@ def read(data: bytes, *, what: str, environment: Mapping[str, str] | None = None
         left_alone=left,
         names=names,
         environment=text.variables.environment,
+        alone=alone,
     )
 
 
@@ -154,7 +160,9 @@ def literal(value: Scalar) -> bytes:
 def prove(source: Source, edited: bytes, values: Mapping[str, Scalar]) -> None:
     """Read the edited script again: it has these values, and with the old expressions put back
     it is the old script byte by byte. Raises ValueError."""
-    again = read(edited, what="the edited script", environment=source.environment)
+    again = read(
+        edited, what="the edited script", environment=source.environment, alone=source.alone
+    )
     if set(again.slots) != set(source.slots):
         raise ValueError("editing changed which constants there are")
     restored: list[bytes] = []
@@ -212,7 +220,7 @@ class _Text:
         self.starts = _line_starts(data)
         self.variables = variables
 
-    def slot(self, name: str, constant: str, node: ast.expr) -> Slot:
+    def slot(self, name: str, constant: str, node: ast.expr, part: int | None = None) -> Slot:
         """The slot of one expression. Raises Unknown."""
         value: Value = evaluate(self.variables.resolved(node))
         if isinstance(value, tuple):
@@ -231,48 +239,61 @@ class _Text:
             start=start,
             end=end,
             line=node.lineno,
+            part=part,
         )
 
 
-def _slots_of(name: str, node: ast.expr, text: _Text) -> list[Slot]:
+def _slots_of(name: str, constant: str, node: ast.expr, text: _Text) -> list[Slot]:
     """The slots of one constant. Raises Unknown."""
     match node:
         case ast.Dict(keys=keys, values=values) if keys:
-            return _slots_of_dict(name, keys, values, text)
+            fields = [(_text_of(key), value) for key, value in zip(keys, values, strict=True)]
+            return _slots_of_fields(name, f"{constant}[{{!r}}]", fields, text)
+        case ast.Call(func=ast.Name() | ast.Attribute() as function, args=[], keywords=[_, *_]):
+            fields = [(keyword.arg, keyword.value) for keyword in node.keywords]
+            is_dict = ast.unparse(function) == "dict"
+            called = f"{constant}[{{!r}}]" if is_dict else f"{constant}.{{}}"
+            return _slots_of_fields(name, called, fields, text)
         case ast.Tuple(elts=elements) | ast.List(elts=elements):
             if not 0 < len(elements) <= MAX_PARTS:
                 raise Unknown(f"{len(elements)} parts")
-            parts = [text.slot(f"{name}_{i}", name, e) for i, e in enumerate(elements)]
+            parts = [text.slot(f"{name}_{i}", constant, e, i) for i, e in enumerate(elements)]
             if any(isinstance(part.value, str) for part in parts):
                 raise Unknown("a tuple of text")
             return parts
-    return [text.slot(name, name, node)]
+    return [text.slot(name, constant, node)]
 
 
-def _slots_of_dict(
-    name: str, keys: list[ast.expr | None], values: list[ast.expr], text: _Text
+def _text_of(key: ast.expr | None) -> str | None:
+    return key.value if isinstance(key, ast.Constant) and isinstance(key.value, str) else None
+
+
+def _slots_of_fields(
+    name: str, called: str, fields: list[tuple[str | None, ast.expr]], text: _Text
 ) -> list[Slot]:
-    """Those values of a dict that are literals, under keys that are names. Raises Unknown."""
-    if len(keys) > MAX_FIELDS:
-        raise Unknown(f"a dict of {len(keys)} keys")
-    found: dict[str, Slot] = {}
-    for key, value in zip(keys, values, strict=True):
-        if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
-            raise Unknown("a dict whose keys are no plain text")
-        part = f"{name}_{key.value}"
-        if not part.isidentifier():
-            continue
-        if part in found:
-            raise Unknown("a dict with a key twice")
-        with contextlib.suppress(Unknown):
-            found[part] = text.slot(part, f"{name}[{key.value!r}]", value)
+    """Those values of a dict, or of a call with keywords alone, that are literals, under keys that
+    are names; `called` is the form of what the script calls them. Raises Unknown."""
+    if len(fields) > MAX_FIELDS:
+        raise Unknown(f"a dict of {len(fields)} keys")
+    found: list[Slot] = []
+    keys = [key for key, _ in fields]
+    if None in keys:
+        raise Unknown("a dict whose keys are no plain text")
+    if len(set(keys)) < len(keys):
+        raise Unknown("a dict with a key twice")
+    for key, value in fields:
+        if f"{name}_{key}".isidentifier():
+            with contextlib.suppress(Unknown):
+                found += _slots_of(f"{name}_{key}", called.format(key), value, text)
     if not found:
-        raise Unknown("a dict without literals")
-    return list(found.values())
+        raise Unknown("no literals in it")
+    if len({slot.name for slot in found}) < len(found):
+        raise Unknown("a dict whose parts have one name")
+    return found
 
 
 def _in_classes(tree: ast.Module, text: _Text, changed: set[str]) -> Iterator[Slot]:
-    """FIELD = VALUE, bound once in a class at the top of the script."""
+    """FIELD = VALUE or FIELD = field(default=VALUE), bound once in a class at the top."""
     for node in tree.body:
         if not isinstance(node, ast.ClassDef) or node.name in changed:
             continue
@@ -281,4 +302,20 @@ def _in_classes(tree: ast.Module, text: _Text, changed: set[str]) -> Iterator[Sl
         for name, value in list(assignments(body))[:MAX_FIELDS]:
             if value is not None and times[name] == 1:
                 with contextlib.suppress(Unknown):
-                    yield text.slot(f"{node.name}_{name}", f"{node.name}.{name}", value)
+                    default = _default_of(value)
+                    found = _slots_of(f"{node.name}_{name}", f"{node.name}.{name}", default, text)
+                    yield from found
+
+
+def _default_of(value: ast.expr) -> ast.expr:
+    """What `field(default=VALUE)` and `Field(VALUE)` of a class's field say, or the value itself.
+    Raises Unknown where they say none."""
+    match value:
+        case ast.Call(func=ast.Name(id="field" | "Field"), args=[first, *_]):
+            return first
+        case ast.Call(func=ast.Name(id="field" | "Field"), keywords=keywords):
+            for keyword in keywords:
+                if keyword.arg == "default":
+                    return keyword.value
+            raise Unknown("a field without a default")
+    return value

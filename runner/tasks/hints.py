@@ -6,27 +6,34 @@ Words for people alone: nothing here decides what is searched.
 from __future__ import annotations
 
 import ast
+import re
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from runner.tasks.constants import Source
+from runner.tasks.base import TaskError
+from runner.tasks.constants import MAX_SCRIPT_BYTES, Source, read
 from runner.tasks.inference import LeftAlone, infer
 from runner.tasks.scope import UPPER
+from runner.tasks.spacefile import NAME
 
 MAX_NAMED = 10
+MAX_LINE = 30
 
 
-def nothing_to_search(source: Source, left: Mapping[str, str]) -> str:
-    """Why there is no knob, and the way out that fits this script."""
+def nothing_to_search(source: Source, left: Mapping[str, str], *, folder: Path, script: str) -> str:
+    """Why there is no knob, and the way out that fits this `script` of `folder`."""
     told = "; ".join(f"{name}: {why}" for name, why in list(left.items())[:MAX_NAMED])
     return (
         "the script has no constant to search: knobs are names in upper case at its top, bound "
-        f"once to a number, a word or a tuple of numbers. {_way_out(source)}"
+        f"once to a number, a word or a tuple of numbers. {_way_out(source, folder, script)}"
         f"{' Left alone: ' + told if told else ''}"
     )
 
 
-def _way_out(source: Source) -> str:
-    lower = list(_lower_case(source))[:MAX_NAMED]
+def _way_out(source: Source, folder: Path, script: str) -> str:
+    lower = list(_lower_case(source))[:MAX_LINE]
     if lower:
         lines = ", ".join(f"{name}: {{}}" for name in lower)
         return (
@@ -46,7 +53,41 @@ def _way_out(source: Source) -> str:
             f"It has numbers within classes ({', '.join(fields[:MAX_NAMED])}): bind them to names "
             "in upper case at the top of the script, and use those"
         )
+    for name in _imported(source, folder, script):
+        run = shlex.join([sys.executable, script])
+        return (
+            f"It imports {name}, which has some: `--script {shlex.quote(name)} --command "
+            f"{shlex.quote(run)}` searches those"
+        )
     return "Name some in a space.yaml, or use the command task."
+
+
+def _imported(source: Source, folder: Path, script: str) -> Iterator[str]:
+    """Files beside the script that it imports and that have constants to search."""
+    for node in ast.walk(source.tree):
+        match node:
+            case ast.ImportFrom(module=str(module), level=0 | 1):
+                modules = [module]
+            case ast.Import(names=names):
+                modules = [name.name for name in names]
+            case _:
+                continue
+        for module in modules:
+            path = Path(script).parent / f"{module.replace('.', '/')}.py"
+            if _has_constants(folder / path):
+                yield path.as_posix()
+
+
+def _has_constants(path: Path) -> bool:
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_SCRIPT_BYTES:
+            return False
+        found = read(path.read_bytes(), what=path.name, alone=False)
+    except (OSError, TaskError):
+        return False
+    return any(_has_bounds(name, found) for name in found.slots if UPPER.match(name)) or any(
+        _lower_case(found)
+    )
 
 
 def _lower_case(source: Source) -> Iterator[str]:
@@ -54,11 +95,16 @@ def _lower_case(source: Source) -> Iterator[str]:
     for name, slot in source.slots.items():
         if UPPER.match(slot.constant):
             continue
-        try:
-            infer(slot, source)
-        except LeftAlone:
-            continue
-        yield name
+        if re.match(NAME, name) and _has_bounds(name, source):
+            yield name
+
+
+def _has_bounds(name: str, source: Source) -> bool:
+    try:
+        infer(source.slots[name], source)
+    except LeftAlone:
+        return False
+    return True
 
 
 def _adds_argument(node: ast.AST) -> bool:

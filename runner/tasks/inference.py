@@ -131,7 +131,7 @@ def _yardstick(slot: Slot, tokens: list[str]) -> str:
     for why, first, second in _PAIRS:
         if first & named and second & named:
             return why
-    if "STD" in named and slot.is_part:  # of a tuple: of the data's channels
+    if "STD" in named and slot.part is not None:  # of a tuple: of the data's channels
         return _WHY["MEAN"]
     return ""
 

@@ -18,16 +18,16 @@ CHANGES = frozenset(
 
 
 class Scope:
-    """The names of a script's own scope."""
+    """The names of a script's own scope; where it is not `alone`, others may read them all."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, *, alone: bool = True) -> None:
         nodes = list(ast.walk(tree))
         names = [node for node in nodes if isinstance(node, ast.Name)]
         self.bound = Counter(bindings(tree))
         self.changed = set(_changed_in_place(nodes))
         self._stored = {n.id for n in names if not isinstance(n.ctx, ast.Load)}
         self._read = {n.id for n in names if isinstance(n.ctx, ast.Load)}
-        self._sees_all = bool(self._read & SEES_ALL_NAMES)
+        self._sees_all = not alone or bool(self._read & SEES_ALL_NAMES)
         self._by_functions = {
             n for node in nodes if isinstance(node, ast.Global) for n in node.names
         }
@@ -110,14 +110,21 @@ def bindings(tree: ast.Module) -> Iterator[str]:
 
 
 def _changed_in_place(nodes: list[ast.AST]) -> Iterator[str]:
-    """Names whose parts are assigned to, or which are told to change."""
+    """Names whose parts are assigned to, at any depth, or which are told to change."""
     for node in nodes:
         match node:
             case (
-                ast.Subscript(value=ast.Name(id=name), ctx=ast.Store() | ast.Del())
-                | ast.Attribute(value=ast.Name(id=name), ctx=ast.Store() | ast.Del())
+                ast.Subscript(value=whole, ctx=ast.Store() | ast.Del())
+                | ast.Attribute(value=whole, ctx=ast.Store() | ast.Del())
+                | ast.Call(func=ast.Name(id="setattr" | "delattr"), args=[whole, *_])
             ):
-                yield name
-            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method)):
-                if method in CHANGES:
-                    yield name
+                yield _root(whole)
+            case ast.Call(func=ast.Attribute(value=whole, attr=method)) if method in CHANGES:
+                yield _root(whole)
+
+
+def _root(node: ast.expr) -> str:
+    """The name that A.b['c'] begins with, or ""."""
+    while isinstance(node, ast.Subscript | ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ from runner.tasks.base import (
     disk_outcome,
     host_facts,
     measure,
+    runs_another,
     trial_environment,
     words_of,
 )
@@ -117,10 +119,15 @@ class ScriptTask:
         if self._snapshot is not None:
             self._snapshot.check()
         self._environment = {n: v for n in passed_on if (v := _variable(n)) is not None}
+        given = options.command or self.file.command
+        self.command = _command(given, self.script)
+        # Not where this Python lies: another folder is the same task.
+        self._command_told = self.command if given else ["python", platform.python_version()]
         self.source = read(
             _bytes(self.root, self.script),
             what=self.script,
             environment=trial_environment({**self._environment, **self.file.environment}),
+            alone=not runs_another(self.command, self.root, self.script),
         )
         self.metric_part = metric_of(options.metric or self.file.metric, "val_bpb")
         check_pattern(self.metric_part, self.lines)
@@ -130,13 +137,15 @@ class ScriptTask:
         self.deadline_seconds = float(
             options.budget_seconds or self.file.deadline_seconds or DEFAULT_SECONDS
         )
-        given = options.command or self.file.command
-        self.command = _command(given, self.script)
-        # Not where this Python lies: another folder is the same task.
-        self._command_told = self.command if given else ["python", platform.python_version()]
         self.rules = rules_of(self.source, self.root)
         locked = {*self.file.lock, *(name.strip() for name in options.lock.split(",") if name)}
-        self.space, self.left_alone = _space(self.source, self.file, self.lines, self.rules, locked)
+        knobs, self.left_alone = _knobs(self.source, self.file, self.lines, locked)
+        if not knobs:
+            why = nothing_to_search(
+                self.source, self.left_alone, folder=self.root, script=self.script
+            )
+            raise TaskError(why)
+        self.space = _space(self.source, knobs, self.file, self.lines, self.rules)
         self.description = (
             f"Change the constants of {self.script} (in {self.root.name}); measure {self.metric} "
             f"({'lower' if self.minimize else 'higher'} is better) after at most "
@@ -282,9 +291,24 @@ def _command(given: str | list[str] | None, script: str) -> list[str]:
 
 
 def _space(
-    source: Source, file: ScriptFile, lines: Lines, rules: list[Rule], locked: set[str]
-) -> tuple[Space, Mapping[str, str]]:
-    """The knobs, their constraints, and why other constants are left alone."""
+    source: Source, knobs: Mapping[str, Knob], file: ScriptFile, lines: Lines, rules: list[Rule]
+) -> Space:
+    """The knobs with their constraints."""
+    numbers = [name for name, knob in knobs.items() if knob.kind != "choice"]
+    fixed = constants_of(source, {})
+    found = (
+        *constraints_of(rules, numbers, fixed),
+        *named_constraints(file.constraints, knobs, lines),
+    )
+    space = Space(MappingProxyType(dict(knobs)), tuple(dict.fromkeys(found)))
+    check_space(space, lines)
+    return space
+
+
+def _knobs(
+    source: Source, file: ScriptFile, lines: Lines, locked: set[str]
+) -> tuple[Mapping[str, Knob], Mapping[str, str]]:
+    """The knobs, and why other constants are left alone."""
     known = {slot.constant for slot in source.slots.values()} | set(source.slots)
     if wrong := sorted(locked - known - set(source.left_alone)):
         there = _some(source.slots)
@@ -299,10 +323,10 @@ def _space(
             left[name] = "it is locked"
             continue
         if part is None and (file.only or not UPPER.match(slot.constant)):
-            whole, is_dict, _ = slot.constant.partition("[")
-            if is_dict and UPPER.match(whole):
+            whole = re.split(r"[.\[]", slot.constant, maxsplit=1)[0]
+            if whole != slot.constant and UPPER.match(whole):
                 left.setdefault(
-                    whole, f"a dict: name its parts in a {SPACE_FILE}, as `{name}: {{}}`"
+                    whole, f"it has parts: name them in a {SPACE_FILE}, as `{name}: {{}}`"
                 )
             continue
         try:
@@ -318,17 +342,7 @@ def _space(
         else:
             knobs[name] = _named(name, slot.value, part, guess, lines)
     _known_names(file, source, lines)
-    if not knobs:
-        raise TaskError(nothing_to_search(source, left))
-    numbers = [name for name, knob in knobs.items() if knob.kind != "choice"]
-    fixed = constants_of(source, {})
-    found = (
-        *constraints_of(rules, numbers, fixed),
-        *named_constraints(file.constraints, knobs, lines),
-    )
-    space = Space(MappingProxyType(knobs), tuple(dict.fromkeys(found)))
-    check_space(space, lines)
-    return space, left
+    return knobs, left
 
 
 def _named(name: str, value: Any, part: Any, guess: Knob | None, lines: Lines) -> Knob:
@@ -351,7 +365,7 @@ def _known_names(file: ScriptFile, source: Source, lines: Lines) -> None:
     for name in file.knobs:
         if name in source.slots:
             continue
-        parts = [s.name for s in source.slots.values() if s.constant == name]
+        parts = [s.name for n, s in source.slots.items() if s.part is not None and _of(n) == name]
         if parts:
             why = f"it is a tuple: name its parts {', '.join(parts)}"
         elif name in source.left_alone:
@@ -359,6 +373,10 @@ def _known_names(file: ScriptFile, source: Source, lines: Lines) -> None:
         else:
             why = f"the script has no such constant at its top; there are: {_some(source.slots)}"
         raise lines.error(("knobs", name), why)
+
+
+def _of(part: str) -> str:
+    return part.rpartition("_")[0]
 
 
 def _some(names: Any) -> str:

@@ -25,9 +25,43 @@ def test_parts_of_dicts_and_classes_are_found_and_edited():
     assert edited == text.replace("1e-3", "0.5").replace("-1", "7")
 
 
+def test_parts_of_parts_and_of_calls_with_keywords_are_found_and_edited():
+    text = (
+        "from x import y\nD = {'opt': {'lr': 1e-3, 'betas': (.9, .95)}, 'f': y(1)}\n"
+        "cfg = y.Name(depth=4, inner=dict(width = 8), fn=y)\n"
+        "class C:\n    betas: tuple = (0.8, 0.9)\n    late: int = field(default=3)\n"
+        "    first: int = Field(5, ge=1)\n    none: list = field(default_factory=list)\n"
+        "print(D, cfg)\n"
+    )
+    found = source(text)
+    assert {name: (slot.constant, slot.part) for name, slot in found.slots.items()} == {
+        "D_opt_lr": ("D['opt']['lr']", None),
+        "D_opt_betas_0": ("D['opt']['betas']", 0),
+        "D_opt_betas_1": ("D['opt']['betas']", 1),
+        "cfg_depth": ("cfg.depth", None),
+        "cfg_inner_width": ("cfg.inner['width']", None),
+        "C_betas_0": ("C.betas", 0),
+        "C_betas_1": ("C.betas", 1),
+        "C_late": ("C.late", None),
+        "C_first": ("C.first", None),
+    }
+    assert found.slots["D_opt_lr"].word == "lr"
+    values = {"D_opt_betas_1": 0.5, "cfg_inner_width": 16, "C_late": 7, "C_first": 6}
+    edited = edit(found, values).decode()
+    wanted = text.replace(".95", "0.5").replace("= 8", "= 16").replace("=3", "=7")
+    assert edited == wanted.replace("Field(5", "Field(6")
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "A = {'x': {'y': 1}}\nA['x']['y'] = 2",
+        "A = N(x=1)\nA.x = 2",
+        "A = N(x=1)\nsetattr(A, 'x', 2)",
+        "A = N(b=N(x=1))\nA.b.update(x=2)",
+        "A = N(x=1, **B)",
+        "A = N(B, x=1)",
+        "A = N(x_y=1, x=N(y=2))",
         "A = {'x': 1, 'x': 2}",
         "A = {'x': 1, **B}",
         "A = {1: 2}",

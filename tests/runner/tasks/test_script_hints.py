@@ -4,6 +4,7 @@ running ends with it."""
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 
@@ -60,7 +61,10 @@ def test_numbers_in_dicts_and_classes_can_be_named(tmp_path):
     with pytest.raises(TaskError, match=r"space\.yaml") as refused:
         made(tmp_path, FIELDS)
     line = re.search(r"`(knobs: .*?)`", str(refused.value))[1]
-    assert line == "knobs: {SET_momentum: {}, Config_lr: {}, Config_depth: {}}"
+    assert line == (
+        "knobs: {SET_momentum: {}, SET_betas_0: {}, SET_betas_1: {}, Config_lr: {}, "
+        "Config_depth: {}, Config_late: {}}"
+    )
     (tmp_path / "space.yaml").write_text(line + "\n")
     task = made(tmp_path, FIELDS)
     assert task.space["SET_momentum"].high == 0.999
@@ -68,6 +72,44 @@ def test_numbers_in_dicts_and_classes_can_be_named(tmp_path):
     assert tried(task, Config_depth=3).failure == "constraint"
     edited = task.edited({**task.space.defaults(), "SET_momentum": 0.5})
     assert edited == FIELDS.replace("'momentum': 0.9", "'momentum': 0.5").encode()
+
+
+CONFIG = "LR = 0.01\nDEPTH = 4\nSEED = 3\nassert DEPTH % 2 == 0\n"
+IMPORTS = "import os\nimport {0} as c\nprint('val_bpb:', c.LR + c.DEPTH)\n"
+
+
+@pytest.mark.parametrize("module", ["config", "conf.base"])
+def test_constants_of_an_imported_file_are_searched_as_the_hint_says(tmp_path, module):
+    config = tmp_path / f"{module.replace('.', '/')}.py"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(CONFIG)
+    code = IMPORTS.format(module)
+    with pytest.raises(TaskError, match="It imports") as refused:
+        made(tmp_path, code)
+    options = shlex.split(re.search(r"`(--script .*)`", str(refused.value))[1])
+    named = {"script": options[1], "command": options[3]}
+    task = made(tmp_path, code, **named)
+    assert sorted(task.space) == ["DEPTH", "LR"]
+    assert tried(task, LR=0.02).metric == pytest.approx(4.02)
+    assert tried(task, DEPTH=3).failure == "constraint"
+    assert config.read_text() == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [
+        ("python train.py", ["UNREAD"]),
+        ("python -m train", ["UNREAD"]),
+        ("sh -c 'exec python ./train.py'", ["UNREAD"]),
+        ("python other.py", []),
+        ("python -m other", []),
+        ("python train.py --config other.py", ["UNREAD"]),
+    ],
+)
+def test_what_nothing_reads_is_a_knob_only_where_another_file_is_run(tmp_path, command, left):
+    (tmp_path / "other.py").write_text("import train\n")
+    task = made(tmp_path, "LR = 0.1\nUNREAD = 2\nprint(LR)\n", command=command)
+    assert sorted(task.left_alone) == left
 
 
 def test_what_clears_its_environment_is_ended_with_the_trial(tmp_path):
