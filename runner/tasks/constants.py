@@ -190,9 +190,13 @@ def _parse(data: bytes, what: str) -> ast.Module:
         data.decode("utf-8")
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     except (UnicodeDecodeError, SyntaxError) as error:
-        raise TaskError(f"{what} is not UTF-8 ({error}): save it as UTF-8") from None
+        raise TaskError(
+            f"{what} is not UTF-8 ({error}): save it as UTF-8, without a coding line"
+        ) from None
     if encoding not in ("utf-8", "utf-8-sig") and not data.isascii():
-        raise TaskError(f"{what} says that it is {encoding}: save it as UTF-8")
+        raise TaskError(
+            f"{what} says that it is {encoding}: save it as UTF-8, without a coding line"
+        )
     try:
         return tree_of(data.removeprefix(BOM))
     except SyntaxError as error:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ def look(root: Path, *, share: Collection[str] = (), without: Collection[Path] =
     apart = {root / name for name in share}
     items: dict[str, Item] = {}
     total = 0
+    weights: Counter[str] = Counter()  # of each part of the root, as a share of the limits
     for path in _walk(root, ours, apart):
         relative = path.relative_to(root).as_posix()
         try:
@@ -87,10 +89,14 @@ def look(root: Path, *, share: Collection[str] = (), without: Collection[Path] =
             raise TaskError(f"{path} can't be read: {error.strerror}") from None
         items[relative] = item
         total += size
+        weights[relative.partition("/")[0]] += size / MAX_BYTES + 1 / MAX_FILES
         if len(items) > MAX_FILES or total > MAX_BYTES:
+            largest = weights.most_common(1)[0][0]
             raise TaskError(
                 f"{root} holds over {MAX_FILES} files or {MAX_BYTES // 1024**3} GiB, too much to "
-                "copy for every trial: name its large parts in `share:` of a space.yaml"
+                f"copy for every trial. The most is in {largest}: if trials only read it, a "
+                f"space.yaml that says `share: [{json.dumps(largest, ensure_ascii=False)}]` lets "
+                "them have it without a copy"
             )
     around = {parent for own in ours for parent in own.parents}  # what they need is made anyway
     seen = {n: i for n, i in items.items() if i.kind != "folder" or root / n not in around}

@@ -47,7 +47,9 @@ def test_what_is_refused_at_once(folder, tmp_path):
     (folder / "pipe").unlink()
     with (folder / "huge.bin").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    refused("share:")
+    refused(r'most is in huge.bin.*`share: \["huge.bin"\]`')
+    (folder / "space.yaml").write_text('share: ["huge.bin"]\n')
+    assert made(folder, None).folder.shared.keys() == {"huge.bin"}
 
 
 def test_a_script_behind_a_link(folder, tmp_path):
