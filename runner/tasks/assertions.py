@@ -25,6 +25,7 @@ from sandbox.syntax import expression_of
 MAX_NODES = 400
 MAX_RULES = 100
 MAX_MODULES = 20
+EXITS = ("sys.exit", "exit", "quit", "os._exit")
 
 Names = Mapping[str, ast.expr]
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -130,14 +131,14 @@ def _product(
 
 def _conditions(tree: ast.Module) -> Iterator[tuple[ast.expr, _Function | None]]:
     """What is asserted where nothing decides whether it is: at the top, or in a function; and
-    `if CONDITION: raise`, which is an assertion of the opposite."""
+    `if CONDITION: raise` (or `sys.exit(1)`), which is an assertion of the opposite."""
     waiting: list[tuple[ast.stmt, _Function | None]] = [(s, None) for s in reversed(tree.body)]
     while waiting:
         node, function = waiting.pop()
         match node:
             case ast.Assert(test=test):
                 yield test, function
-            case ast.If(test=test, body=[ast.Raise()], orelse=[]):
+            case ast.If(test=test, body=[*before, last], orelse=[]) if _ends(before, last):
                 yield ast.copy_location(ast.UnaryOp(op=ast.Not(), operand=test), test), function
             case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
                 waiting += [(s, function) for s in reversed(node.body)]
@@ -145,6 +146,20 @@ def _conditions(tree: ast.Module) -> Iterator[tuple[ast.expr, _Function | None]]
                 waiting += [(s, node) for s in reversed(node.body)]
             case ast.With() | ast.AsyncWith() | ast.ClassDef():
                 waiting += [(s, function) for s in reversed(node.body)]
+
+
+def _ends(before: list[ast.stmt], last: ast.stmt) -> bool:
+    """Whether these statements say something and end the script with an error."""
+    if not all(isinstance(statement, ast.Expr) for statement in before):
+        return False
+    match last:
+        case ast.Raise():
+            return True
+        case ast.Expr(value=ast.Call(func=function, args=[ast.Constant(value=code)])):
+            return ast.unparse(function) in EXITS and code not in (0, None)
+        case ast.Expr(value=ast.Call(func=function, args=[ast.JoinedStr()])):
+            return ast.unparse(function) in EXITS
+    return False
 
 
 def _conjuncts(test: ast.expr) -> list[ast.expr]:

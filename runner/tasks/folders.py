@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import stat
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ def look(root: Path, *, share: Collection[str] = (), without: Collection[Path] =
     apart = {root / name for name in share}
     items: dict[str, Item] = {}
     total = 0
-    weights: Counter[str] = Counter()  # of each part of the root, as a share of the limits
+    weights: defaultdict[str, float] = defaultdict(float)  # of each part, as share of the limits
     for path in _walk(root, ours, apart):
         relative = path.relative_to(root).as_posix()
         try:
@@ -91,7 +91,7 @@ def look(root: Path, *, share: Collection[str] = (), without: Collection[Path] =
         total += size
         weights[relative.partition("/")[0]] += size / MAX_BYTES + 1 / MAX_FILES
         if len(items) > MAX_FILES or total > MAX_BYTES:
-            largest = weights.most_common(1)[0][0]
+            largest = max(weights, key=weights.__getitem__)
             raise TaskError(
                 f"{root} holds over {MAX_FILES} files or {MAX_BYTES // 1024**3} GiB, too much to "
                 f"copy for every trial. The most is in {largest}: if trials only read it, a "

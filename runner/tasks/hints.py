@@ -15,7 +15,8 @@ from pathlib import Path
 from runner.tasks.base import TaskError
 from runner.tasks.constants import MAX_SCRIPT_BYTES, Source, read
 from runner.tasks.inference import LeftAlone, infer
-from runner.tasks.scope import UPPER
+from runner.tasks.literals import Unknown, evaluate
+from runner.tasks.scope import UPPER, assignments
 from runner.tasks.spacefile import NAME
 
 MAX_NAMED = 10
@@ -59,7 +60,35 @@ def _way_out(source: Source, folder: Path, script: str) -> str:
             f"It imports {name}, which has some: `--script {shlex.quote(name)} --command "
             f"{shlex.quote(run)}` searches those"
         )
-    return "Name some in a space.yaml, or use the command task."
+    if inner := list(dict.fromkeys(_in_functions(source.tree)))[:MAX_NAMED]:
+        return (
+            f"It has numbers within functions ({', '.join(inner)}): bind them to names in upper "
+            "case at the top of the script, and use those there"
+        )
+    return "Bind some there, or use the command task."
+
+
+def _in_functions(tree: ast.Module) -> Iterator[str]:
+    """NAME = NUMBER within functions, and their arguments' defaults."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        arguments = [*node.args.posonlyargs, *node.args.args]
+        defaults = [None] * (len(arguments) - len(node.args.defaults)) + node.args.defaults
+        given = [*zip(arguments, defaults, strict=True)]
+        given += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+        yield from (f"{node.name}: {argument.arg}" for argument, value in given if _number(value))
+        for name, value in assignments(ast.Module(body=node.body, type_ignores=[])):
+            if _number(value):
+                yield f"{node.name}: {name}"
+
+
+def _number(node: ast.expr | None) -> bool:
+    try:
+        value = evaluate(node) if node is not None else ""
+    except Unknown:
+        return False
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _imported(source: Source, folder: Path, script: str) -> Iterator[str]:

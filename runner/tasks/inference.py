@@ -68,6 +68,7 @@ _PAIRS = (
     ),
     ("it is the shape of the data", {"N", "NUM"}, {"FEATURES", "CHANNELS"}),
 )
+_FLAGS = ("USE", "ENABLE", "DISABLE", "IS", "HAS", "WITH", "NO")
 _SIZES = (
     "BATCH",
     "SIZE",
@@ -108,6 +109,8 @@ def infer(slot: Slot, source: Source) -> Knob:
         found = _by_name(float(value), tokens)
         if found is not None:
             return found
+    if tokens[0] in _FLAGS and isinstance(value, int) and value in (0, 1):
+        return Knob(kind="int", default=value, low=0, high=1)
     if value == 0:
         raise LeftAlone("0 has no scale to guess bounds from")
     if isinstance(value, int):

@@ -272,7 +272,8 @@ def _bytes(root: Path, script: str) -> bytes:
     if Path(script).is_absolute() or ".." in Path(script).parts or not inside:
         raise TaskError(f"the script {script!r} is not within {root}")
     if not path.is_file():
-        there = sorted(p.name for p in root.glob("*.py"))[:10]
+        found = sorted(root.glob("*.py")) or sorted(root.glob("*/*.py"))
+        there = [path.relative_to(root).as_posix() for path in found[:10]]
         raise TaskError(
             f"{root} has no {script}: name the script with --script; there are: "
             f"{', '.join(there) or 'no Python files'}"

@@ -44,6 +44,9 @@ SAME = "A = 64\nB = 8\nT = 4\n"
         "step = B * T\nassert A % step == 0, 'message'",
         "def main():\n    step = T * B\n    assert A % step == 0\nmain()",
         "if A % (B * T) != 0:\n    raise ValueError('no')",
+        "if A % (B * T):\n    print('no')\n    raise SystemExit",
+        "if A % (B * T):\n    print('no')\n    sys.exit(1)",
+        "if A % (B * T):\n    sys.exit(f'no {A}')",
         "assert not A % (B * T)",
         "assert A > 0 and A % (B * T) == 0",
         "if __name__ == '__main__':\n    assert A % (B * T) == 0",
@@ -64,6 +67,10 @@ def test_ways_to_say_it(text):
     [
         "def f(A):\n    assert A == 65",  # a parameter of the same name
         "if B == 9:\n    assert A == 65",  # only sometimes
+        "if A == 65:\n    B = 9\n    exit(1)",
+        "if A == 65:\n    exit()",
+        "if A == 65:\n    sys.exit(0)",
+        "if A == 65:\n    leave(1)",
         "for i in range(3):\n    assert A == 65",
         "assert A == 65",  # broken by the default: the trial itself tells
         "assert A == unknown",

@@ -57,6 +57,23 @@ def test_arguments_are_for_the_command_task(tmp_path):
         made(tmp_path, ARGUMENTS)
 
 
+def test_numbers_in_functions_are_named(tmp_path):
+    code = (
+        "def main(lr=1e-3, name='x', *, depth=4, **rest):\n    BATCH = 32\n    n = name\n"
+        "    print('val_bpb:', lr)\nmain()\n"
+    )
+    with pytest.raises(TaskError, match=r"\(main: lr, main: depth, main: BATCH\)"):
+        made(tmp_path, code)
+
+
+def test_a_script_in_a_folder_below_is_named(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "main.py").write_text("LR = 0.1\nprint('val_bpb:', LR)\n")
+    with pytest.raises(TaskError, match=r"there are: src/main\.py"):
+        made(tmp_path, None)
+    assert tried(made(tmp_path, None, script="src/main.py"), LR=0.2).metric == 0.2
+
+
 def test_numbers_in_dicts_and_classes_can_be_named(tmp_path):
     with pytest.raises(TaskError, match=r"space\.yaml") as refused:
         made(tmp_path, FIELDS)
