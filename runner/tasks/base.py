@@ -155,10 +155,25 @@ def disk_outcome(error: OSError) -> Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """A line of output that names a failure's class, where a trial ends with an error."""
+    """A line of output that names a failure's class, where a trial ends with an error, and what a
+    person may do."""
 
     pattern: str
     failure: str
+    advice: str = ""
+
+
+# What tasks that run in a copy of a folder have in common.
+IN_A_COPY = (
+    Told(pattern=r"^AssertionError(?::|$)", failure="constraint"),
+    Told(
+        pattern=r"^FileNotFoundError: .*",
+        failure="crash",
+        advice="a trial runs at the top of the folder (of a copy, unless in place): a path that "
+        "leads out of a copy (`../data`) has to be written from the root, and one that begins at "
+        "a folder within needs that folder as the task's",
+    ),
+)
 
 
 def measure(
@@ -225,26 +240,27 @@ def classify(
             f"killed after {deadline_seconds:.0f} s, a trial's deadline (see --budget-seconds)",
         )
     if done.returncode != 0:
-        failure = _failure_of(done, told)
-        return failed(failure, f"the trial ended with code {done.returncode}")
+        failure, advice = _failure_of(done, told)
+        return failed(failure, f"the trial ended with code {done.returncode}{advice}")
     value, failure, why = metric.result()
     if value is None:
         return failed(failure, why)
     return Outcome(metric=value, seconds=done.seconds, details=details)
 
 
-def _failure_of(done: subprocesses.Finished, told: Sequence[Told]) -> str:
-    """The trainer's own word for it (`failure: nan`), else what its end and its output say."""
+def _failure_of(done: subprocesses.Finished, told: Sequence[Told]) -> tuple[str, str]:
+    """The trainer's own word for it (`failure: nan`), else what its end and its output say; and
+    what to do, if that is known."""
     output = done.output.replace("\r", "\n")
     named = re.findall(r"^failure:[ \t]*(\S*)[ \t]*$", output, re.MULTILINE)
     if len(named) == 1 and named[0] in FAILURES:
-        return str(named[0])
+        return str(named[0]), ""
     if done.returncode == SIGKILL or any(text in output for text in OUT_OF_MEMORY):
-        return "oom"  # nobody but the kernel's memory killer sends SIGKILL before the deadline
+        return "oom", ""  # nobody but the kernel's memory killer sends SIGKILL before the deadline
     for one in told:
         if re.search(one.pattern, output, re.MULTILINE):
-            return one.failure
-    return "crash"
+            return one.failure, f": {one.advice}" if one.advice else ""
+    return "crash", ""
 
 
 def _short(text: str, characters: int = MESSAGE_CHARACTERS) -> str:

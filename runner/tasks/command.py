@@ -20,9 +20,9 @@ from pydantic import Field
 
 from runner.interfaces import Outcome
 from runner.tasks.base import (
+    IN_A_COPY,
     PASSED_ON,
     TaskError,
-    Told,
     constraint_outcome,
     digest_over,
     disk_outcome,
@@ -51,7 +51,6 @@ PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 KNOBS_FILE = "KNOBS_FILE"
 SEED = "SEED"
 OURS = ("ESCAPEMENT_", "PYTHON")  # beginnings of variables that a trial is given by us
-TOLD = (Told(pattern=r"^AssertionError(?::|$)", failure="constraint"),)
 
 
 class CommandFile(SpaceFile):
@@ -188,7 +187,7 @@ class CommandTask:
                 cwd=self.root if self._snapshot is None else record.work,
                 progress=progress,
                 log=record.log,
-                told=TOLD,
+                told=IN_A_COPY,
             )
             if self._snapshot is not None:
                 self._snapshot.check_shared()

@@ -24,6 +24,7 @@ from pydantic import Field, StrictBool
 from runner.interfaces import Outcome
 from runner.tasks.assertions import Rule, constants_of, constraints_of, rules_of
 from runner.tasks.base import (
+    IN_A_COPY,
     TaskError,
     Told,
     constraint_outcome,
@@ -63,7 +64,7 @@ PASSED_ON = (
     *("XDG_CACHE_HOME", "XDG_DATA_HOME", "HF_HOME", "UV_CACHE_DIR", "UV_PYTHON"),
 )
 TOLD = (
-    Told(pattern=r"^AssertionError(?::|$)", failure="constraint"),
+    *IN_A_COPY,
     Told(pattern=r"^FAIL$", failure="nan"),  # what nanochat's family prints where a loss explodes
 )
 
@@ -118,7 +119,7 @@ class ScriptTask:
         self._snapshot = Snapshot(self.folder, out / "source") if out is not None else None
         if self._snapshot is not None:
             self._snapshot.check()
-        self._environment = {n: v for n in passed_on if (v := _variable(n)) is not None}
+        self._environment = {n: v for n in passed_on if (v := os.environ.get(n)) is not None}
         given = options.command or self.file.command
         self.command = _command(given, self.script)
         # Not where this Python lies: another folder is the same task.
@@ -383,10 +384,6 @@ def _of(part: str) -> str:
 def _some(names: Any) -> str:
     listed = sorted(names)
     return ", ".join(listed[:20]) + (" ..." if len(listed) > 20 else "") if listed else "none"
-
-
-def _variable(name: str) -> str | None:
-    return os.environ.get(name)
 
 
 def _make(options: ScriptOptions, places: Places) -> ScriptTask:

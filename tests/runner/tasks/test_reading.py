@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.processes import subprocesses
-from runner.tasks.base import measure, trial_environment
+from runner.tasks.base import IN_A_COPY, measure, trial_environment
 from runner.tasks.reading import MetricReader, compiled, shown
 
 
@@ -120,6 +120,19 @@ def test_why_there_is_no_metric_is_told_before_what_was_printed():
         assert outcome.message.startswith(why)
         assert outcome.message.endswith("x" * 9)
         assert len(outcome.message) < 1600
+
+
+@pytest.mark.parametrize("path", ["../data.txt", "data.txt"])
+def test_a_file_that_is_not_there_gets_advice(path):
+    args = [sys.executable, "-c", f"print('x' * 3000)\nopen({path!r})"]
+    outcome = measure(
+        args, metric="x", deadline_seconds=120, env=trial_environment({}), told=IN_A_COPY
+    )
+    assert outcome.failure == "crash"
+    assert outcome.message.startswith("the trial ended with code 1: a trial runs at the top")
+    assert outcome.message.endswith(
+        f"FileNotFoundError: [Errno 2] No such file or directory: {path!r}"
+    )
 
 
 def test_thousands_are_never_read_as_units():
