@@ -42,6 +42,7 @@ from runner.tasks.spacefile import (
     constraints_of,
     knob_of,
     metric_of,
+    minimized,
 )
 from runner.tasks.strictyaml import Lines, load
 from sandbox.mechanism import Config, KnobValue, Space
@@ -92,7 +93,9 @@ class CommandTask:
             raise lines.error((), "name the metric: `metric: score` reads a line `score: 0.5`")
         check_pattern(self.metric_part, lines)
         self.metric = self.metric_part.name
-        self.minimize = True if self.file.minimize is None else self.file.minimize
+        self.minimize = minimized(
+            self.metric_part, self.file.minimize, lines, say="Write `minimize: false` in this file"
+        )
         try:
             self.command = words_of(self.file.command)
         except ValueError as error:

@@ -204,6 +204,12 @@ def _words(name: str) -> set[str]:
     return set(re.split(r"[^a-z0-9]+", name.lower()))
 
 
+def higher_is_better(name: str) -> bool:
+    """Whether a metric of this name can hardly be meant to be low."""
+    words = _words(name)
+    return bool(words & (HIGHER - {"score", "map", "return"})) and not words & LOWER
+
+
 def _rank(name: str) -> int:
     """How much a name sounds like the metric: 0, not at all; more, if it is of held-out data."""
     words = _words(name)

@@ -51,6 +51,7 @@ from runner.tasks.spacefile import (
     check_space,
     knob_of,
     metric_of,
+    minimized,
 )
 from runner.tasks.spacefile import constraints_of as named_constraints
 from runner.tasks.strictyaml import Lines, load
@@ -113,9 +114,7 @@ class ScriptTask:
         self.root = real(root)
         self.file, self.lines = _space_file(options, self.root)
         self.script = options.script or self.file.script
-        self.folder = look(
-            self.root, share=self.file.share, without=(out,) if out is not None else ()
-        )
+        self.folder = look(self.root, share=self.file.share, without=(out,) if out else ())
         self._snapshot = Snapshot(self.folder, out / "source") if out is not None else None
         if self._snapshot is not None:
             self._snapshot.check()
@@ -133,19 +132,21 @@ class ScriptTask:
         self.metric_part = metric_of(options.metric or self.file.metric, "val_bpb")
         check_pattern(self.metric_part, self.lines)
         self.metric = self.metric_part.name
-        minimize = True if self.file.minimize is None else self.file.minimize
-        self.minimize = minimize and not options.maximize
+        wanted = False if options.maximize else self.file.minimize
+        say = "Use --maximize, or write `minimize: false` in a space.yaml"
+        where = None if options.metric else self.lines
+        self.minimize = minimized(self.metric_part, wanted, where, say=say)
         self.deadline_seconds = float(
             options.budget_seconds or self.file.deadline_seconds or DEFAULT_SECONDS
         )
-        self.rules = rules_of(self.source, self.root)
+        self.rules = rules_of(self.source, (self.root / self.script).parent)
         locked = {*self.file.lock, *(name.strip() for name in options.lock.split(",") if name)}
         knobs, self.left_alone = _knobs(self.source, self.file, self.lines, locked)
         if not knobs:
-            why = nothing_to_search(
-                self.source, self.left_alone, folder=self.root, script=self.script
+            left = self.left_alone
+            raise TaskError(
+                nothing_to_search(self.source, left, folder=self.root, script=self.script)
             )
-            raise TaskError(why)
         self.space = _space(self.source, knobs, self.file, self.lines, self.rules)
         self.description = (
             f"Change the constants of {self.script} (in {self.root.name}); measure {self.metric} "

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from runner.tasks.base import TaskError
-from runner.tasks.reading import compiled
+from runner.tasks.reading import compiled, higher_is_better
 from runner.tasks.strictyaml import Lines
 from sandbox.mechanism import Constraint, Knob, KnobKind, KnobValue, Space
 
@@ -108,6 +108,15 @@ def check_pattern(metric: MetricPart, lines: Lines) -> None:
         raise lines.error(("metric", "pattern"), f"no RE2 pattern: {_told(error)}") from None
     if groups != 1:
         raise lines.error(("metric", "pattern"), f"{groups} groups: put (...) around the number")
+
+
+def minimized(metric: MetricPart, given: bool | None, lines: Lines | None, *, say: str) -> bool:
+    """Whether the metric is to be low: what was `given`, else it is. Raises TaskError where its
+    name says the opposite and nobody said; `say` is how to say it."""
+    if given is None and higher_is_better(metric.name):
+        why = f"is a higher {metric.name} better? {say}; else write `minimize: true` there"
+        raise TaskError(why) if lines is None else lines.error(("metric",), why)
+    return given is not False
 
 
 def _told(error: Exception) -> str:

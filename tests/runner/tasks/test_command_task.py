@@ -77,7 +77,7 @@ def test_no_shell_and_no_second_reading(tmp_path):
 def test_a_pattern_that_would_take_for_ever_in_another_engine(tmp_path):
     text = (
         f'command: [{PYTHON}, -c, \'print("x" * 1900); print("acc=", {{A}})\']\n'
-        "metric: {name: acc, pattern: '(?:x+x+)+y|acc= ([0-9.]+)'}\n" + KNOBS
+        "metric: {name: acc, pattern: '(?:x+x+)+y|acc= ([0-9.]+)'}\nminimize: false\n" + KNOBS
     )
     assert tried(made(tmp_path, text), A=0.5).metric == 0.5
 
@@ -106,6 +106,7 @@ WRONG = [
     ("", "empty"),
     ("- a\n", "line 1.*list"),
     ("metric: score\n", "line 1.*command.*required"),
+    ("command: 'true {A}'\nmetric: val_acc\n" + KNOBS, "line 2.*higher val_acc better.*false"),
     ("command: 'true {A}'\n" + KNOBS, "name the metric"),
     (HEAD, "there is no knob"),
     (HEAD + KNOBS + "no_such_key: 1\n", "line 5.*no_such_key"),

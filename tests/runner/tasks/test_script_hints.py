@@ -68,10 +68,15 @@ def test_numbers_in_functions_are_named(tmp_path):
 
 def test_a_script_in_a_folder_below_is_named(tmp_path):
     (tmp_path / "src").mkdir()
-    (tmp_path / "src" / "main.py").write_text("LR = 0.1\nprint('val_bpb:', LR)\n")
+    (tmp_path / "src" / "size.py").write_text("SIZE = 4\nprint(SIZE)\n")
+    (tmp_path / "src" / "main.py").write_text(
+        "from size import SIZE\nLR = 0.1\nassert LR * SIZE < 2\nprint('val_bpb:', LR)\n"
+    )
     with pytest.raises(TaskError, match=r"there are: src/main\.py"):
         made(tmp_path, None)
-    assert tried(made(tmp_path, None, script="src/main.py"), LR=0.2).metric == 0.2
+    task = made(tmp_path, None, script="src/main.py")
+    assert tried(task, LR=0.2).metric == 0.2
+    assert [rule.text for rule in task.rules] == ["LR * SIZE < 2"]
 
 
 def test_numbers_in_dicts_and_classes_can_be_named(tmp_path):

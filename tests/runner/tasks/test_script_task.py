@@ -32,6 +32,17 @@ def folder(tmp_path):
 # --- honest folders ---
 
 
+def test_a_metric_that_can_only_be_meant_to_be_high_is_asked_about(tmp_path):
+    code = "LR = 0.5\nprint('test/F1:', LR)\n"
+    with pytest.raises(TaskError, match=r"^is a higher test/F1 better.*--maximize"):
+        made(tmp_path, code, metric="test/F1")
+    assert made(tmp_path, code, metric="test/F1", maximize=True).minimize is False
+    (tmp_path / "space.yaml").write_text("metric: test/F1\nminimize: true\n")
+    assert made(tmp_path, code).minimize is True
+    (tmp_path / "space.yaml").unlink()
+    assert made(tmp_path, code, metric="accuracy_loss").minimize is True
+
+
 @pytest.mark.parametrize("name", ["autoresearch", "functions", "bigram"])
 def test_a_run_on_an_unmodified_folder(name, tmp_path):
     """The command itself: every trial is kept, and only constants ever differ."""
