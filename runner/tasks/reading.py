@@ -134,14 +134,25 @@ class MetricReader:
         if NOT_FINITE.fullmatch(text):
             return None, "nan", f"{self.name} is {text}"
         if not NUMBER.fullmatch(text):
-            commas = ": print it without commas" if THOUSANDS.match(text) else ""
-            return None, "no_metric", f"{self.name} is {text[:60]!r}, not a number{commas}"
+            return None, "no_metric", f"{self.name} is {text[:60]!r}, not a number{self._way(text)}"
         value = float(text)
         if not math.isfinite(value):
             return None, "nan", f"{self.name} is {value}"
         if self.name.endswith("bpb") and value < 0:
             return None, "no_metric", f"{self.name} is {value}: bits per byte can't be below 0"
         return value, "", ""
+
+    def _way(self, text: str) -> str:
+        """What a person may do whose metric is `tensor(1.2)` or `12,618`."""
+        if THOUSANDS.match(text):
+            return ": print it without commas"
+        number = None if self.pattern else re.search(r"(?<![\w.])" + NUMBER.pattern, text)
+        if number is None:
+            return ""
+        pattern = _pattern_for(f"{self.name}: {text[: number.start()]}")
+        return (
+            f"; for its form, write `metric: {{name: {self.name}, pattern: '{pattern}'}}` {IN_FILE}"
+        )
 
     def _hint(self) -> str:
         """What a person may do whose trial printed something else."""

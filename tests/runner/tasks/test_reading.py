@@ -108,6 +108,17 @@ def test_whatever_is_printed_the_hint_can_be_pasted(line):
         assert compiled(yaml.safe_load(pasted)["metric"]["pattern"]).groups == 1
 
 
+@pytest.mark.parametrize("line", ["val_bpb: tensor(0.9)", "val_bpb:   0.9%", "val_bpb: [0.9]"])
+def test_a_number_with_something_around_it_is_shown_with_what_to_paste(line):
+    value, failure, why = read(line)
+    assert (value, failure) == (None, "no_metric")
+    pasted = yaml.safe_load(re.search(r"`(metric: .*)`", why)[1])["metric"]
+    again = MetricReader(name=pasted["name"], pattern=pasted["pattern"])
+    again.feed(line)
+    assert again.result() == (0.9, "", "")
+    assert read("val_bpb: none", "x")[2].endswith("not a number")
+
+
 def test_a_line_that_needs_no_pattern_needs_only_a_name():
     assert "--metric RMSE" in read("x", "RMSE: 13.5")[2]
     assert "--metric test_loss" in read("seconds: 3", "test_loss: 1")[2]
