@@ -49,13 +49,15 @@ _LENGTHS = (
 _OF_SCHEDULE = ("WARMUP", "WARMDOWN", "COOLDOWN", "DECAY", "ACCUM", "ACCUMULATION", "BURNIN")
 _SHARES = (
     *("RATIO", "FRAC", "FRACTION", "SHARE", "PROB", "PROBABILITY", "DROPOUT", "DROP"),
-    "SMOOTHING",
+    *("SMOOTHING", "SMOOTH", "P"),
 )
 _PARTS = ("SUBSAMPLE", "COLSAMPLE", "BAGGING", "KEEP", "QUANTILE")  # shares that can't be 0
 _AVERAGES = ("BETA", "BETAS", "BETA1", "BETA2", "MOMENTUM", "EMA")
 _HORIZONS = ("GAMMA", "LAMBDA", "LAM", "DISCOUNT", "RHO", "POLYAK", "TAU")  # from 0.9 up
 _PENALTIES = ("DECAY", "WD", "L2", "L1", "REG")
 _NAMED = {*_SHARES, *_AVERAGES, *_PENALTIES}
+# Whole numbers of these names are quantities that happen to be whole.
+_REAL = ("LR", "CLIP", "NORM", "COEF", "COEFF", "WEIGHT", "TEMPERATURE", "TEMP", "ALPHA")
 _RATES = ("LR", "RATE", "LEARNING")
 # Pairs that say what one word alone does not.
 _PAIRS = (
@@ -113,7 +115,8 @@ def infer(slot: Slot, source: Source) -> Knob:
         return Knob(kind="int", default=value, low=0, high=1)
     if value == 0:
         raise LeftAlone("0 has no scale to guess bounds from")
-    if isinstance(value, int):
+    real = tokens[-1] in _REAL and 0 < value <= 10
+    if isinstance(value, int) and not real:
         return _whole(value, slot.text, tokens)
     return _number(value, tokens)
 
@@ -161,6 +164,8 @@ def _by_name(value: float, tokens: list[str]) -> Knob | None:
     penalty = any(t in _PENALTIES for t in tokens) and "LR" not in tokens
     if 0.9 <= value < 1 and (penalty or any(t in _HORIZONS for t in tokens)):
         return Knob(kind="float", default=value, low=0.5, high=max(0.9999, value))  # of averages
+    if 0 < value < 0.01 and penalty:
+        return _around(value, 30, 30)
     if 0 <= value < 100 and penalty:
         return Knob(kind="float", default=value, low=0.0, high=max(0.3, 5 * value))
     return None
@@ -169,11 +174,15 @@ def _by_name(value: float, tokens: list[str]) -> Knob | None:
 def _number(value: float, tokens: list[str]) -> Knob:
     if value < 0:
         return Knob(kind="float", default=value, low=4 * value, high=value / 4)
-    down, up = 8.0, 8.0
-    if any(t.startswith("EPS") for t in tokens):
-        down, up = 1000.0, 1000.0
-    elif any(t in _RATES for t in tokens) or value < 0.1:
-        down, up = 20.0, 10.0
+    if value < 0.001 and any(t.startswith("EPS") for t in tokens):
+        return _around(value, 1000, 1000)
+    if any(t in _RATES for t in tokens) or value < 0.1:
+        return _around(value, 20, 10)
+    return _around(value, 8, 8)
+
+
+def _around(value: float, down: float, up: float) -> Knob:
+    """From `value` divided by `down` to `value` times `up`, by factors."""
     return Knob(
         kind="float", default=value, low=_short(value / down), high=_short(value * up), log=True
     )
