@@ -9,7 +9,6 @@ it decides by itself, and the difference is counted (`acceptances_changed`).
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +17,7 @@ from runner.interfaces import Outcome, Task
 from runner.loop import decisions, reports
 from runner.loop.decisions import Running
 from runner.loop.measurements import Purpose
+from runner.loop.noise import mean_of
 from runner.loop.recovery import Asking, SupervisedMechanism
 from runner.loop.trainings import Trainings
 from runner.storage.journal import Entry, Journal, derive
@@ -134,7 +134,7 @@ def _mean(once: Entry, outcomes: Sequence[Outcome]) -> Entry:
     failed = len(outcomes) + 1 - len(good)
     return replace(
         once,
-        metric=statistics.fmean(good),
+        metric=mean_of(good),
         repeats=tuple(good) if len(good) > 1 else (),
         seconds=once.seconds + sum(o.seconds for o in outcomes),
         message=f"{failed} training(s) to confirm it failed" if failed else once.message,

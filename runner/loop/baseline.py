@@ -8,7 +8,6 @@ Not part of the search: no mechanism has a say here.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -57,7 +56,7 @@ def measure(
         if hopeless or len(failed) > MAX_FAILED_REPEATS:
             raise BaselineFailed(
                 f"the default configuration failed {len(failed)} of {len(done)} times, last with "
-                f"{failed[-1].failure}: {failed[-1].message[-1000:]}\nMend it, then start a run "
+                f"{failed[-1].failure}: {failed[-1].message[:2000]}\nMend it, then start a run "
                 "with another --out"
             )
         if len(good) >= repeats:
@@ -66,7 +65,7 @@ def measure(
         if not good:  # none more than it takes to give up
             missing = min(missing, MAX_FAILED_REPEATS + 1 - len(failed))
         wanted = len(done) + missing
-    mean = statistics.fmean(good)
+    mean = noises.mean_of(good)
     entry = Entry(
         number=BASELINE,
         phase=Phase.DECIDED,
@@ -106,7 +105,7 @@ class Result:
     @property
     def mean(self) -> float | None:
         """Of the measurements anew."""
-        return statistics.fmean(self.metrics) if self.metrics else None
+        return noises.mean_of(self.metrics) if self.metrics else None
 
 
 def best_of(entries: Iterable[Entry], *, minimize: bool) -> Entry:

@@ -81,6 +81,12 @@ def student(degrees: int) -> float:
     return z + (z**3 + z) / (4 * degrees) + second
 
 
+def mean_of(values: Sequence[float]) -> float:
+    """The mean; of equal values exactly that value. (`fmean` may miss it by a rounding, and then a
+    trial that changed nothing would be better.)"""
+    return values[0] if min(values) == max(values) else statistics.fmean(values)
+
+
 def pooled(baselines: Iterable[Baseline], *, own: str | None = None) -> Noise:
     """All baselines together, each run once. The spread is that *within* runs, so that a host
     that got slower between two of them does not look like noise. Raises ValueError for none.
@@ -103,7 +109,7 @@ def pooled(baselines: Iterable[Baseline], *, own: str | None = None) -> Noise:
     return Noise(
         sigma=sigma,
         degrees=degrees,
-        mean=statistics.fmean(metrics),
+        mean=mean_of(metrics),
         n=len(metrics),
         runs=len(alike),
         left_out=len(known) - len(alike),
@@ -113,12 +119,12 @@ def pooled(baselines: Iterable[Baseline], *, own: str | None = None) -> Noise:
 def _alike(one: Sequence[float], other: Sequence[float], sigma: float, degrees: int) -> bool:
     """Whether two baselines differ by no more than chance."""
     chance = student(degrees) * sigma * math.sqrt(1 / len(one) + 1 / len(other))
-    return abs(statistics.fmean(one) - statistics.fmean(other)) <= chance
+    return abs(mean_of(one) - mean_of(other)) <= chance
 
 
 def gain(metrics: Sequence[float], noise: Noise, *, minimize: bool) -> Gain:
     """The gain of repeated measurements of one configuration over the pooled baseline."""
-    difference = noise.mean - statistics.fmean(metrics)
+    difference = noise.mean - mean_of(metrics)
     value = difference if minimize else -difference
     sigmas = low = high = None
     if noise.sigma:

@@ -141,8 +141,13 @@ class Trainings:
 
     def _told(self, outcome: Outcome) -> str:
         if outcome.metric is None:
-            return f"failed ({outcome.failure}): {outcome.message[-300:]}"
+            return f"failed ({outcome.failure}): {brief(outcome.message)}"
         return f"{self.task.metric} {outcome.metric:.4f} in {outcome.seconds:.1f} s"
+
+
+def brief(message: str) -> str:
+    """A failure in few lines: why comes first in it, and what was printed last ends it."""
+    return message if len(message) <= 900 else f"{message[:600]} ... {message[-300:]}"
 
 
 def awaited(future: Future[T]) -> T:

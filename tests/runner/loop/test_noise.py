@@ -19,7 +19,7 @@ from runner.control.local import Local
 from runner.interfaces import Outcome
 from runner.loop import baseline
 from runner.loop.measurements import Measurements, Purpose, Rules
-from runner.loop.noise import Baseline, Noise, gain, pooled, student
+from runner.loop.noise import Baseline, Noise, gain, mean_of, pooled, student
 from runner.loop.reports import run_report, trial_report
 from runner.loop.search import Plan, Search
 from runner.storage.journal import Journal
@@ -38,6 +38,18 @@ def test_one_baseline_is_its_own_noise(metrics: list[float]) -> None:
     found = pooled([Baseline(run_id="a", metrics=tuple(metrics))])
     assert found.sigma == pytest.approx(statistics.stdev(metrics), abs=1e-9)
     assert (found.degrees, found.n, found.runs) == (len(metrics) - 1, len(metrics), 1)
+
+
+@given(st.floats(-1e6, 1e6), st.integers(1, 7))
+def test_the_mean_of_equal_values_is_that_value(value: float, times: int) -> None:
+    assert mean_of([value] * times) == value
+    assert mean_of([0.9412] * 3) == 0.9412 != statistics.fmean([0.9412] * 3)
+
+
+def test_a_trial_that_changes_nothing_is_not_better_by_a_rounding() -> None:
+    own = Baseline(run_id="a", metrics=(-0.9412,) * 3)
+    noise = pooled([own])
+    assert gain([-0.9412], noise, minimize=True).value == 0
 
 
 @given(METRICS, METRICS)
