@@ -31,6 +31,7 @@ def refusal(files: Mapping[str, str], name: str, context: ResearchContext) -> st
         return f"{error.code}: {error}{_beginning(files) if error.code == 'syntax_error' else ''}"
     source = files[path]
     wrong = [f.message for f in interface.findings(tree_of(source), path)] or _undecided(source)
+    wrong += _patches(source)
     if _declared_name(source) != name:
         wrong.append(f"the class attribute `name` must be {name!r}")
     if wrong:
@@ -94,6 +95,36 @@ def _undecided(source: str) -> list[str]:
         for f in chosen.body
         if isinstance(f, ast.FunctionDef) and f.name in interface.DECIDING and not _returns(f)
     ]
+
+
+def _patches(source: str) -> list[str]:
+    """Where it changes the interface itself, in place of defining hooks of its own."""
+    tree = tree_of(source)
+    theirs: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sandbox"):
+            theirs |= {a.asname or a.name for a in node.names}
+        elif isinstance(node, ast.Import):
+            named = [a for a in node.names if a.name.startswith("sandbox")]
+            theirs |= {a.asname or a.name.partition(".")[0] for a in named}
+    changed: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            changed.append(node)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            changed += [node.args[0]] if node.func.id in {"setattr", "delattr"} else []
+    return [
+        f"line {node.lineno} changes {ast.unparse(node)[:60]}, which is the interface: define the "
+        "hooks in your own class"
+        for node in changed
+        if _root(node) in theirs
+    ]
+
+
+def _root(node: ast.expr) -> str:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _returns(function: ast.FunctionDef) -> bool:

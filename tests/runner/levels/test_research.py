@@ -160,6 +160,9 @@ RULES = {
     "neither `propose": "interface",
     "propose never returns": "interface",
     "accept never returns": "interface",
+    "changes Mechanism.accept": "interface",
+    "changes sandbox.mechanism.View.ask": "interface",
+    "changes View,": "interface",
     "runner.loop.search": "imports",
     "importlib": "imports",
     "U+202E": "characters",
@@ -172,6 +175,11 @@ BROKEN |= {  # after the test above: one at a time is slow enough
     "accept never returns": generated(
         source=SOURCE + "\n    def accept(self, trial, view):\n        raise NotImplementedError\n"
     ),
+    "changes Mechanism.accept": generated(source=f"{SOURCE}\nMechanism.accept = len\n"),
+    "changes sandbox.mechanism.View.ask": generated(
+        source=f"import sandbox.mechanism\n{SOURCE}\nsandbox.mechanism.View.ask = len\n"
+    ),
+    "changes View,": generated(source=f"{SOURCE}\nsetattr(View, 'ask', len)\n"),
     "runner.loop.search": generated(source=f"import runner.loop.search\n{SOURCE}"),
     "importlib": generated(source=f"import importlib\n{SOURCE}"),
     "U+202E": generated(source=SOURCE.replace("second answer", "\u202esecond answer")),
