@@ -12,11 +12,12 @@ import os
 import platform
 import select
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -181,7 +182,7 @@ class BubblewrapBackend:
                     os.close(inside)
                     raise
             except BaseException as error:
-                process.kill()
+                _end(process)
                 process.wait()
                 close_pipes(process)
                 if isinstance(error, OSError):
@@ -206,6 +207,7 @@ class BubblewrapBackend:
                     env={},
                     cwd="/",
                     bufsize=0,
+                    process_group=0,  # what it started is found, even if it was killed meanwhile
                     **options,
                 )
             except OSError as error:
@@ -296,11 +298,18 @@ def _child(info: int, process: subprocess.Popen[bytes], deadline: float) -> int:
         part = os.read(info, INFO_BYTES) if ready else b""
         told += part
         if not part or len(told) > INFO_BYTES:
-            process.kill()
+            _end(process)
             _, said = process.communicate()
             text = said.decode("utf-8", "replace").strip()[-300:]
             raise InfrastructureError(f"{PROGRAM} made no sandbox ({text or 'no word'}). {_FIX}")
     return int(json.loads(told)["child-pid"])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it with the first process inside, which waits for it, is not yet tied to its life, and
+    holds our pipes. It was not waited for: its group is still its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
