@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,8 @@ import re2
 
 MAX_LINE = 2000
 MAX_SEEN = 3
+MAX_NAME = 60
+MAX_LAST = 100
 NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?", re.ASCII)
 NOT_FINITE = re.compile(r"[-+]?(?:nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 SUMMARY_LINE = re.compile(r"^([a-z][A-Za-z0-9_]{0,39}):\s+(\S.{0,199})$", re.ASCII)
@@ -32,11 +36,6 @@ LOWER = frozenset(
     | {"mape", "wer", "cer"}
 )
 HELD_OUT = frozenset({"val", "valid", "validation", "test", "eval", "final", "best"})
-LABELLED = re.compile(
-    r"(?<![A-Za-z0-9_])((?:[A-Za-z][A-Za-z0-9]{0,19}[ _/.-]?){1,3})[\"']?[ \t]*(?:[:=|]|->)?[ \t]*"
-    r"([-+]?[0-9.]\S*)",
-    re.ASCII,
-)
 THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])", re.ASCII)
 MAX_SUMMARY = 40
 MAX_NAMED = 6
@@ -58,6 +57,13 @@ def compiled(pattern: str) -> Any:
     return re2.compile(pattern, options)
 
 
+# A name and a number, in linear time.
+LABELLED = compiled(
+    r"\b([A-Za-z][A-Za-z0-9]*(?:[ _/.-][A-Za-z][A-Za-z0-9]*){0,4})[\"']?[ \t]*(?:[:=|]|->)?[ \t]*"
+    r"([-+]?[0-9.][0-9.,]*)"
+)
+
+
 @dataclass(kw_only=True)
 class MetricReader:
     """Sees every line that a trial prints, then tells its metric.
@@ -75,7 +81,7 @@ class MetricReader:
     _near: str = ""
     _pattern: str = ""
     _nears: int = 0  # lines that hold the metric's name and a number
-    _labels: dict[str, _Label] = field(default_factory=dict)
+    _last: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_LAST))
 
     def __post_init__(self) -> None:
         self._plain = re.compile(rf"^{re.escape(self.name)}:[ \t]*(\S*)[ \t]*$")
@@ -102,13 +108,8 @@ class MetricReader:
             self.summary[match[1]] = match[2].strip()
 
     def _look(self, line: str) -> None:
-        """Remember a line that comes near, best one with a number, and the numbers that have the
-        name of a measure."""
-        for match in LABELLED.finditer(line):
-            label = _Label(match, line)
-            if label.rank and (label.name in self._labels or len(self._labels) < MAX_SUMMARY):
-                label.times += self._labels[label.name].times if label.name in self._labels else 0
-                self._labels[label.name] = label
+        """Remember a line that comes near, best one with a number, and the last ones."""
+        self._last.append(line)
         if self.name.lower() not in line.lower():
             return
         if near := self._mention.search(line):
@@ -165,7 +166,7 @@ class MetricReader:
             )
         numbers = [name for name, value in self.summary.items() if NUMBER.fullmatch(value)]
         numbers.sort(key=_rank, reverse=True)
-        label = max(self._labels.values(), key=lambda one: one.rank, default=None)
+        label = max(_labels(self._last), key=lambda one: one.rank, default=None)
         if label and (not numbers or _rank(numbers[0]) < label.rank):
             return label.hint()
         if not numbers:
@@ -179,7 +180,7 @@ class MetricReader:
 class _Label:
     """A number in a line, and what it is called there."""
 
-    def __init__(self, match: re.Match[str], line: str) -> None:
+    def __init__(self, match: Any, line: str) -> None:
         self.name = re.sub(r"[ _/.-]+", "_", match[1].strip(" _/.-"))
         self.rank = _rank(self.name)
         self.times = 1
@@ -211,6 +212,18 @@ def _named(name: str) -> str:
     )
 
 
+def _labels(lines: Iterable[str]) -> list[_Label]:
+    """The numbers in these lines that have the name of a measure, the last of each name."""
+    found: dict[str, _Label] = {}
+    for line in lines:
+        for match in LABELLED.finditer(line):
+            label = _Label(match, line)
+            if label.rank:
+                label.times += found[label.name].times if label.name in found else 0
+                found[label.name] = label
+    return list(found.values())
+
+
 def _words(name: str) -> set[str]:
     return set(re.split(r"[^a-z0-9]+", name.lower()))
 
@@ -224,7 +237,9 @@ def higher_is_better(name: str) -> bool:
 def _rank(name: str) -> int:
     """How much a name sounds like the metric: 0, not at all; more, if it is of held-out data."""
     words = _words(name)
-    return (1 + len(words & HELD_OUT) - ("train" in words)) if words & (HIGHER | LOWER) else 0
+    if not words & (HIGHER | LOWER) or len(name) > MAX_NAME:
+        return 0
+    return 2 + len(words & HELD_OUT) - ("train" in words)
 
 
 def _whole(match: Any, line: str) -> str:

@@ -119,6 +119,12 @@ def test_a_number_with_something_around_it_is_shown_with_what_to_paste(line):
     assert read("val_bpb: none", "x")[2].endswith("not a number")
 
 
+def test_the_last_lines_of_a_flood_are_looked_at():
+    flood = ["step 1 loss 3.0 " + "words " * 300] * 2000
+    assert "val +loss" in read(*flood, "val loss 0.9", *["bye"] * 50)[2]
+    assert "name the number" in read("val loss 0.9", *["bye"] * 2000)[2]
+
+
 def test_a_line_that_needs_no_pattern_needs_only_a_name():
     assert "--metric RMSE" in read("x", "RMSE: 13.5")[2]
     assert "--metric test_loss" in read("seconds: 3", "test_loss: 1")[2]
