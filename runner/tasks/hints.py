@@ -6,6 +6,7 @@ Words for people alone: nothing here decides what is searched.
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import shlex
 import sys
@@ -43,10 +44,13 @@ def _way_out(source: Source, folder: Path, script: str) -> str:
             f"`knobs: {{{lines}}}`"
         )
     if any(_adds_argument(node) for node in ast.walk(source.tree)):
+        known = list(_arguments(source.tree))[:MAX_LINE]
+        words = ", ".join(f"'{flag}={{{name}}}'" for flag, name, _ in known)
+        lines = ", ".join(f"{name}: {knob}" for _, name, knob in known)
         return (
             "Its numbers are arguments of its command line: use the command task, with a YAML "
-            "file that says `command: [python, SCRIPT, --lr, '{LR}']` and `knobs: {LR: {low: "
-            "..., high: ...}}`"
+            f"file beside it that says `command: [python, {script}, {words or '...'}]`, "
+            f"`metric: val_bpb` (or what it prints) and `knobs: {{{lines or '...'}}}`"
         )
     fields = [name for node in source.tree.body for name in _fields(node)]
     if fields:
@@ -141,6 +145,31 @@ def _adds_argument(node: ast.AST) -> bool:
         case ast.Call(func=ast.Attribute(attr="add_argument"), args=[ast.Constant(str(name)), *_]):
             return name.startswith("-")
     return False
+
+
+def _arguments(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
+    """Each argument `--NAME` with a number as its default, its name and its knob as YAML."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(args=[ast.Constant(str(flag)), *_], keywords=words) if _adds_argument(
+                node
+            ) and flag.startswith("--"):
+                name = flag.removeprefix("--").replace("-", "_")
+                given = {word.arg: word.value for word in words}.get("default")
+                if not (name.isidentifier() and re.match(NAME, name) and _number(given)):
+                    continue
+                assert given is not None  # noqa: S101 - for the type checker
+                line = f"{name} = {ast.unparse(given)}\nprint({name})\n"
+                found = read(line.encode(), what=flag)
+                with contextlib.suppress(LeftAlone):
+                    knob = infer(found.slots[name], found)
+                    log = ", log: true" if knob.log else ""
+                    yield (
+                        flag,
+                        name,
+                        f"{{kind: {knob.kind}, low: {knob.low!r}, high: {knob.high!r}{log}, "
+                        f"default: {knob.default!r}}}",
+                    )
 
 
 def _fields(node: ast.stmt) -> Iterator[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 
 import pytest
 
-from runner.tasks import TaskError
+from runner.tasks import TaskError, get_task
 from tests.runner.processes.test_subprocesses import gone
 from tests.runner.scriptfolder import made, tried
 
@@ -53,8 +54,27 @@ def test_the_line_for_lower_case_names_can_be_pasted(tmp_path):
 
 
 def test_arguments_are_for_the_command_task(tmp_path):
-    with pytest.raises(TaskError, match="command task, with a YAML"):
-        made(tmp_path, ARGUMENTS)
+    code = ARGUMENTS.replace(
+        "print",
+        "parser.add_argument('--batch-size', '-b', type=int, default=2**5)\n"
+        "parser.add_argument('--n_layer', type=int, default=4)\n"
+        "parser.add_argument('--seed', default=1)\n"
+        "parser.add_argument('--name', default='x')\n"
+        "parser.add_argument('--wd', type=float, default=unknown if 0 else None)\nprint",
+    )
+    with pytest.raises(TaskError, match="command task, with a YAML") as refused:
+        made(tmp_path, code)
+    lines = re.findall(r"`([a-z]+: .*?)`", str(refused.value))
+    file = tmp_path / "task.yaml"
+    file.write_text("\n".join(lines).replace("[python,", f"[{sys.executable},") + "\n")
+    task = get_task("command", {"config": file})
+    assert {n: (k.kind, k.default) for n, k in task.space.items()} == {
+        "lr": ("float", 1e-3),
+        "batch_size": ("power_of_two", 32),
+        "n_layer": ("int", 4),
+    }
+    outcome = task.run({**task.space.defaults(), "lr": 0.002, "batch_size": 64}, seed=0)
+    assert outcome.metric == 0.002
 
 
 def test_numbers_in_functions_are_named(tmp_path):
