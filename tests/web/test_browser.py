@@ -70,7 +70,7 @@ def test_the_reviewers_walk(server: str, page: Page, factory: Any) -> None:
     page.get_by_role("button", name="Approve", exact=True).click()
     page.get_by_text("Your approval is on record.").wait_for()
     assert page.locator(".steps .now").inner_text() == "approved, to be activated"
-    page.locator("#h-history").scroll_into_view_if_needed()
+    page.locator("#h-history").evaluate("e => e.scrollIntoView()")  # it may be new by now
     assert page.get_by_role("link", name="review.approved").is_visible()
     assert found == []
 
