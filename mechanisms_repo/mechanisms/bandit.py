@@ -15,6 +15,8 @@ PRIOR_SHARE = 0.2  # share of the trials that the prior chooses
 HALVE_AFTER = 20  # trials after which what was learned counts half
 ATTEMPTS = 200  # draws from the whole space, where nothing new is near
 
+Key = frozenset[tuple[str, KnobValue]]
+
 
 class Bandit(Mechanism):
     """Picks the knob by UCB and the step by what happened on that knob."""
@@ -32,7 +34,7 @@ class Bandit(Mechanism):
                 chosen.append(candidate)
         return chosen
 
-    def from_prior(self, view: View, seen: set[str]) -> Candidate | None:
+    def from_prior(self, view: View, seen: set[Key]) -> Candidate | None:
         """The prior's candidate, in its share of the trials and if it is new and valid."""
         if view.random.random() >= PRIOR_SHARE:
             return None
@@ -40,12 +42,12 @@ class Bandit(Mechanism):
         return next((a for a in answers if is_new(a.changes, view, seen)), None)
 
 
-def key(config: Config) -> str:
-    """A configuration as text, to compare it with others."""
-    return repr(sorted(config.items()))
+def key(config: Config) -> Key:
+    """A configuration to compare with others; 1 and 1.0 are the same value."""
+    return frozenset(config.items())
 
 
-def is_new(changes: Config, view: View, seen: set[str]) -> bool:
+def is_new(changes: Config, view: View, seen: set[Key]) -> bool:
     """Whether `changes` are valid, free and give a configuration that was not tried."""
     config = view.config_of(changes)
     if view.space.problems(config) or key(config) in seen:
@@ -66,7 +68,7 @@ def score(view: View, name: str) -> float:
     return (wins + 0.5) / (pulls + 1) + EXPLORATION * sqrt(log(now + 1) / (pulls + 1))
 
 
-def best_arm(view: View, seen: set[str]) -> Candidate | None:
+def best_arm(view: View, seen: set[Key]) -> Candidate | None:
     """A step on the knob with the highest score that has an open step. Where none has one, the
     nearest new value of a knob; where each was tried, anything new."""
     names = view.free()

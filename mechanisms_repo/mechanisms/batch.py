@@ -19,6 +19,7 @@ DISTANCE = 1.0  # worth of being away from the others of the batch
 POOL = 200  # points that are compared
 TREES = 40  # trees of the forest
 STARTUP = 5  # trials before the forest is asked
+HUGE = 1e100  # beyond it, or below one by it, results are scaled: their squares have no value
 
 
 class Batch(Mechanism):
@@ -96,6 +97,9 @@ def rated(view: View, points: np.ndarray, rng: np.random.Generator) -> np.ndarra
     sign = 1.0 if view.minimize else -1.0
     good = [sign * t.metric for t in known if t.metric is not None]
     values = np.array([max(good) if t.metric is None else sign * t.metric for t in known if good])
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest and not 1 / HUGE <= largest <= HUGE:
+        values = values / largest
     if len(values) <= STARTUP or not values.std():
         return rng.random(len(points))
     forest = ExtraTreesRegressor(

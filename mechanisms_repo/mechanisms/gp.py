@@ -26,6 +26,7 @@ CLOSE = 120  # candidates close to the best configurations
 NEAR = 0.08  # standard deviation of a close candidate's steps, as a share of a knob's range
 STEPS = 12  # steps of the search for the kernel's parameters
 MOST = 120  # trials that the model is fitted to: the best ones and the latest ones
+HUGE = 1e100  # beyond it, or below one by it, results are scaled: their squares have no value
 MARGIN = 0.01  # improvement that is not worth a trial, in standard deviations of the results
 
 
@@ -71,6 +72,9 @@ def learned(view: View) -> tuple[np.ndarray, np.ndarray]:
     good = [sign * trial.metric for trial in known if trial.metric is not None]
     worst = max(good, default=0.0)
     values = np.array([worst if t.metric is None else sign * t.metric for t in known])
+    largest = float(np.abs(values).max())
+    if largest and not 1 / HUGE <= largest <= HUGE:
+        values = values / largest
     spread_of = float(values.std()) or 1.0
     points = np.array([view.places(trial.config) for trial in known])
     return points, (values - values.mean()) / spread_of
@@ -167,6 +171,9 @@ def spread(view: View, count: int, seed: int) -> list[Candidate]:
             found[key(config)] = Candidate(
                 changes=view.changes_to(config), reason="gp: spread around the best, to learn"
             )
-    alone = single_steps(view)[:1] if not found else []
-    changes = [view.changes_to(config) for config in alone]
-    return [*found.values(), *(Candidate(changes=c, reason="gp: one knob alone") for c in changes)]
+    if found:
+        return list(found.values())
+    alone, said = single_steps(view), "gp: one knob alone"
+    if not alone:
+        alone, said = candidates(view, seed), "gp: somewhere new"
+    return [Candidate(changes=view.changes_to(config), reason=said) for config in alone[:1]]

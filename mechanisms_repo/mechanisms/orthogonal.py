@@ -3,7 +3,8 @@
 After PATIENCE trials without progress, up to seven of the least tried knobs are varied together in
 the eight runs of an L8 array (each knob half of the time at either of two levels, all pairs
 balanced). The mean of the four runs at each level tells each knob's effect; the combination of
-the better levels is tried last. Then the prior goes on.
+the better levels is tried last. Then the prior goes on. What was tried before is not tried again:
+such a row of the array is left out.
 """
 
 from collections import Counter
@@ -15,7 +16,8 @@ from sandbox.mechanism import Candidate, Config, KnobValue, Mechanism, Trial, Vi
 PATIENCE = 3  # trials without progress before an experiment
 STEP = 0.12  # distance of a level from the best value, as a share of the knob's range
 FACTORS = 7  # knobs in one experiment, at most 7
-MAX_ASKS = 3  # times that the prior is asked for valid answers
+MAX_ASKS = 3  # times that the prior is asked for valid and new answers
+ATTEMPTS = 200  # draws from the whole space, where nothing new is near
 ROWS = 8
 
 Levels = dict[str, list[KnobValue]]
@@ -37,17 +39,17 @@ class Orthogonal(Mechanism):
         if not self.levels and stuck(view, self.rested):
             self.levels, self.row = plan(view), 0
             self.start = len(view.trace)
-        seen = {key(trial.config) for trial in view.trace}
         chosen: list[Candidate] = []
+        taken: list[Config] = []
         while self.levels and len(chosen) < count:
             if self.row == ROWS and chosen:
                 return chosen  # the last rows are still to be measured
             candidate = self.next_row(view)
-            if candidate is not None and key(view.config_of(candidate.changes)) not in seen:
-                seen.add(key(view.config_of(candidate.changes)))
+            if candidate is not None and is_new(view.config_of(candidate.changes), view, taken):
+                taken.append(view.config_of(candidate.changes))
                 chosen.append(candidate)
         asked = chosen or from_prior(view, "Explore knobs that have not been tried yet.", count)
-        return asked or single_step(view)
+        return asked or elsewhere(view)
 
     def next_row(self, view: View) -> Candidate | None:
         """The experiment's next configuration, or None where it can't be tried."""
@@ -61,9 +63,7 @@ class Orthogonal(Mechanism):
         if self.row > ROWS:
             self.levels, self.rested = {}, len(view.trace)
         changes = difference(target, view)
-        if not changes or view.space.problems(view.config_of(changes)):
-            return None
-        return Candidate(changes=changes, reason=reason)
+        return Candidate(changes=changes, reason=reason) if changes else None
 
     def state(self) -> dict[str, Any]:
         """The running experiment."""
@@ -81,9 +81,9 @@ class Orthogonal(Mechanism):
         self.rested = int(state.get("rested", 0))
 
 
-def key(config: Config) -> str:
-    """A configuration as text, to compare it with others."""
-    return repr(sorted(config.items()))
+def is_new(config: Config, view: View, taken: list[Config]) -> bool:
+    """Valid, and neither tried nor proposed just now."""
+    return view.fresh(config) and config not in taken
 
 
 def sign(row: int, column: int) -> int:
@@ -98,25 +98,35 @@ def difference(target: Config, view: View) -> dict[str, KnobValue]:
 
 
 def from_prior(view: View, text: str, count: int) -> list[Candidate]:
-    """What the prior says, asked up to MAX_ASKS times, without what is invalid or frozen."""
+    """What the prior says, asked up to MAX_ASKS times, without what is invalid, frozen or tried."""
     found: list[Candidate] = []
+    taken: list[Config] = []
     for _ in range(MAX_ASKS):
         for answer in view.ask(text, count - len(found)):
-            names = difference(answer.changes, view)
-            valid = not view.space.problems(view.config_of(answer.changes))
-            if valid and len(names) == len(answer.changes):
+            config = view.config_of(answer.changes)
+            if not view.frozen & answer.changes.keys() and is_new(config, view, taken):
+                taken.append(config)
                 found.append(answer)
         if len(found) >= count:
             break
     return found[:count]
 
 
-def single_step(view: View) -> list[Candidate]:
-    """One level of one of the least tried knobs: for a prior that has no valid answer."""
-    for name, pair in plan(view).items():
-        changes = difference({name: pair[1]}, view) or difference({name: pair[0]}, view)
-        if changes and not view.space.problems(view.config_of(changes)):
-            return [Candidate(changes=changes, reason=f"orthogonal: {name} alone")]
+def elsewhere(view: View) -> list[Candidate]:
+    """For a prior that has no valid new answer: one knob at one of its levels or, where both were
+    tried, at the nearest new value, with the other half of a constraint; else anything new."""
+    names = least_tried(view)
+    for name in names:
+        for value in [*two_levels(view, name), *view.space[name].near(view.best.config[name])]:
+            config = view.space.repaired(view.config_of({name: value}), fixed={name, *view.frozen})
+            if view.fresh(config):
+                changes = view.changes_to(config)
+                return [Candidate(changes=changes, reason=f"orthogonal: {name} alone")]
+    for _ in range(ATTEMPTS if names else 0):
+        config = view.placed(view.random.random() for _ in names)
+        if view.fresh(config):
+            changes = view.changes_to(config)
+            return [Candidate(changes=changes, reason="orthogonal: somewhere new")]
     return []
 
 
@@ -126,14 +136,18 @@ def stuck(view: View, rested: int) -> bool:
     return len(recent) >= PATIENCE and all(trial.status != "kept" for trial in recent)
 
 
+def least_tried(view: View) -> list[str]:
+    """The movable knobs, least tried first, ties in random order."""
+    tried = Counter(name for trial in view.trace for name in trial.changes)
+    names = view.movable()
+    view.random.shuffle(names)
+    return sorted(names, key=lambda name: tried[name])
+
+
 def plan(view: View) -> Levels:
     """Two levels for each of the least tried knobs, such that all rows are valid."""
-    tried = Counter(name for trial in view.trace for name in trial.changes)
-    names = view.free()
-    view.random.shuffle(names)
-    names.sort(key=lambda name: tried[name])
     levels: Levels = {}
-    for name in names:
+    for name in least_tried(view):
         pair = two_levels(view, name)
         if len(levels) < FACTORS and pair and valid_rows({**levels, name: pair}, view):
             levels[name] = pair
@@ -172,7 +186,8 @@ def combination(levels: Levels, trials: tuple[Trial, ...], minimize: bool) -> di
         for level in pair:
             found = [t for t in trials if t.config.get(name) == level]
             values = [worst if t.metric is None else t.metric for t in found]
-            means.append(fmean(values) if values else worst)
+            # Divided by a power of two, which is exact: huge values have no sum.
+            means.append(fmean(v / 1024 for v in values or [worst]))
         first_is_better = means[0] < means[1] if minimize else means[0] > means[1]
         chosen[name] = pair[0] if first_is_better else pair[1]
     return chosen

@@ -33,6 +33,7 @@ MOVES = (-1.0, -0.7, -0.4, -0.2, -0.1, 0.1, 0.2, 0.4, 0.7, 1.0)  # of a climb, i
 LEAST_STEPS = 8  # a power of two with fewer steps from end to end is left to the model
 MOST = 60  # trials that the model is fitted to: the best ones and the latest ones
 TINY = 1e-6
+HUGE = 1e100  # beyond it, or below one by it, results are scaled: their squares have no value
 
 
 class Pathfinder(Mechanism):
@@ -150,11 +151,13 @@ class Model:
         self.named = np.array([is_named(view, n) for n in view.movable()])
         self.points = np.array([view.places(trial.config) for trial in known])
         costs = np.array([cost(trial, view) for trial in known])
-        values, slope = squeezed(costs)
+        unit = unit_of(costs)
+        values, slope = squeezed(costs / unit)
         self.middle, self.scale = float(values.mean()), float(values.std()) or 1.0
         self.values = (values - self.middle) / self.scale
         repeats = np.array([max(1, trial.measurements) for trial in known])
-        noise = (view.noise or 0.0) * slope / self.scale
+        noise = min(HUGE, (view.noise or 0.0) / unit) * slope / self.scale
+        noise = np.minimum(noise, math.sqrt(HUGE))
         self.noise = noise**2 / repeats + TINY
         self.apart = self.distances(self.points, self.points)
         self.strengths = self.fit()
@@ -214,11 +217,18 @@ def telling(view: View) -> list[Trial]:
     return known if len(known) <= MOST else [t for t in known if t.number in kept]
 
 
+def unit_of(costs: np.ndarray) -> float:
+    """1.0; the largest of results that can't be reckoned with as they are."""
+    largest = float(np.abs(costs[np.isfinite(costs)]).max(initial=0.0))
+    return 1.0 if largest == 0.0 or 1 / HUGE <= largest <= HUGE else largest
+
+
 def squeezed(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The costs with bad ones drawn together (a failure is as the worst), and their slope."""
     finite = costs[np.isfinite(costs)] if np.isfinite(costs).any() else np.zeros(1)
     costs = np.where(np.isfinite(costs), costs, finite.max())
     unit = float(np.median(finite) - finite.min()) or float(np.ptp(finite)) or 1.0
+    unit = max(unit, float(np.ptp(finite)) / HUGE)
     above = SQUEEZE * (costs - finite.min()) / unit
     return np.log1p(above) * unit / SQUEEZE, 1 / (1 + above)
 

@@ -6,14 +6,15 @@ from mechanisms.orthogonal import PATIENCE, ROWS, Orthogonal, combination, sign
 
 from sandbox.testing import example_space, make_trial, make_view, scripted_prior
 
-PRIOR = [{"ACTIVATION": "relu"}]
+PRIOR = [{"WARMUP_STEPS": 50}]
+TRIED = {"ACTIVATION": "relu"}
 
 
 def stuck_trace(count=PATIENCE):
     baseline = make_trial(0, 1.0, status="kept")
     return [
         baseline,
-        *(make_trial(i + 1, 1.1, changes={"ACTIVATION": "relu"}) for i in range(count)),
+        *(make_trial(i + 1, 1.1, changes=TRIED) for i in range(count)),
     ]
 
 
@@ -80,6 +81,20 @@ def test_an_experiment_goes_on_after_a_restart():
     two.restore(json.loads(json.dumps(one.state())))
     assert two.state() == one.state()
     assert two.propose(view, 2) == one.propose(view, 2)
+
+
+def test_nothing_is_tried_twice():
+    trace = run(Orthogonal(), stuck_trace(1), lambda c: 1.0, trials=2 * ROWS)
+    configs = [dict(trial.config) for trial in trace]
+    assert all(config not in configs[:i] for i, config in enumerate(configs))
+
+
+def test_the_better_levels_of_huge_results_are_told():
+    levels = {"WEIGHT_DECAY": [0.0, 0.2]}
+    changes = [{"WEIGHT_DECAY": value} for value in (0.0, 0.0, 0.2, 0.2)]
+    metrics = (1.7e308, 1.6e308, 1.6e308, 1.6e308)
+    trials = tuple(make_trial(1, m, changes=c) for m, c in zip(metrics, changes, strict=True))
+    assert combination(levels, trials, minimize=True) == {"WEIGHT_DECAY": 0.2}
 
 
 def test_a_failed_trial_counts_as_the_worst():

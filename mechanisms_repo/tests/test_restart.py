@@ -3,20 +3,23 @@
 from mechanisms.restart import (
     KICKS,
     KNOBS,
+    MAX_ASKS,
     PATIENCE,
     Restart,
     trials_without_progress,
     unseen_value,
 )
 
+from sandbox.mechanism import Knob, Space
 from sandbox.testing import example_space, make_trial, make_view, scripted_prior
 
-PRIOR = [{"ACTIVATION": "relu"}]
+PRIOR = [{"WARMUP_STEPS": 50}]
+TRIED = {"ACTIVATION": "relu"}
 
 
 def idle_view(idle, *, prior=None, seed=0, frozen=()):
     trace = [make_trial(0, 1.0, status="kept")]
-    trace += [make_trial(i + 1, 1.1, changes={"ACTIVATION": "relu"}) for i in range(idle)]
+    trace += [make_trial(i + 1, 1.1, changes=TRIED) for i in range(idle)]
     prior = prior or scripted_prior(PRIOR)
     return make_view(trace=trace, prior=prior, seed=seed, frozen=frozen)
 
@@ -38,6 +41,28 @@ def test_without_progress_it_kicks_valid_free_and_new():
         config = view.config_of(answer.changes)
         assert view.space.problems(config) == []
         assert config not in [dict(t.config) for t in view.trace]
+
+
+def test_what_was_tried_is_asked_for_again_and_never_repeated():
+    prior = scripted_prior([TRIED])
+    (answer,) = Restart().propose(idle_view(1, prior=prior), 1)
+    assert len(prior.asked) == MAX_ASKS
+    assert dict(answer.changes) != TRIED
+    assert answer.reason.startswith("restart:")
+
+
+def test_a_small_space_is_searched_to_its_end_and_then_it_is_silent():
+    knobs = {n: Knob(kind="choice", default=0, choices=(0, 1, 2)) for n in ("A", "B")}
+    space = Space(knobs)
+    trace = [make_trial(0, 1.0, config=space.defaults(), status="kept")]
+    while len(trace) < 9:
+        view = make_view(trace=trace, space=space, prior=scripted_prior([{}]), seed=len(trace))
+        (answer,) = Restart().propose(view, 1)
+        config = view.config_of(answer.changes)
+        assert view.fresh(config)
+        trace.append(make_trial(len(trace), 1.1, config=config, changes=answer.changes))
+    view = make_view(trace=trace, space=space, prior=scripted_prior([{}]))
+    assert Restart().propose(view, 2) == []
 
 
 def test_the_kicks_end_and_the_prior_is_told_to_forget():

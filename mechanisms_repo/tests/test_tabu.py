@@ -1,8 +1,8 @@
 """Tabu search refuses repeats and moves that have just failed."""
 
-from mechanisms.tabu import TENURE, Tabu, failed_moves
+from mechanisms.tabu import TENURE, Tabu, failed_moves, own_move
 
-from sandbox.mechanism import Knob, Space
+from sandbox.mechanism import Constraint, Knob, Space
 from sandbox.testing import example_space, make_trial, make_view, scripted_prior
 
 
@@ -93,6 +93,49 @@ def test_where_every_move_is_tabu_something_new_is_tried_all_the_same():
     (answer,) = Tabu().propose(view, 1)
     assert answer.changes["RATE"] not in {0, 15}
     assert "every move is tabu" in answer.reason
+
+
+def test_where_every_move_is_tabu_the_one_that_failed_longest_ago_is_made():
+    names = ("A", "B")
+    space = Space({name: Knob(kind="int", default=0, low=0, high=100) for name in names})
+    for first, second in (names, reversed(names)):
+        moved = [{first: 15}, {second: 15}]
+        trace = [make_trial(0, 1.0, config={"A": 0, "B": 0}, status="kept")]
+        trace += [
+            make_trial(i + 1, 1.2, config={"A": 0, "B": 0, **changes}, changes=changes)
+            for i, changes in enumerate(moved)
+        ]
+        view = make_view(trace=trace, space=space, prior=scripted_prior([{}]))
+        assert set(failed_moves(view)) == {("A", "up"), ("B", "up")}
+        (answer,) = Tabu().propose(view, 1)
+        assert set(answer.changes) == {first}
+
+
+def test_a_kept_trial_lifts_the_tabu_from_the_knobs_that_it_moved():
+    old = {"WEIGHT_DECAY": 0.3}
+    trace = trace_with(old, {"WARMUP_STEPS": 50})
+    best = make_trial(3, 0.9, changes={"WEIGHT_DECAY": 0.05}, status="kept")
+    view = make_view(trace=[*trace, best], prior=scripted_prior([{"WEIGHT_DECAY": 0.07}]))
+    assert set(failed_moves(view)) == {("WARMUP_STEPS", "up")}
+    (answer,) = Tabu().propose(view, 1)
+    assert dict(answer.changes) == {"WEIGHT_DECAY": 0.07}
+
+
+def test_a_constraint_that_allows_no_single_move_does_not_silence_it():
+    knobs = {
+        "TOTAL": Knob(kind="int", default=36, low=12, high=144),
+        "PART": Knob(kind="choice", default=36, choices=(36, 60, 84)),
+    }
+    space = Space(knobs, (Constraint(name="TOTAL", of="PART"),))
+    trace = [make_trial(0, 1.0, config=space.defaults(), status="kept")]
+    taken = [space.defaults() | {"TOTAL": total} for total in (72, 108, 144)]
+    view = make_view(trace=trace, space=space, prior=scripted_prior([{}]))
+    assert own_move(view, {}, taken) is None
+    trace += [make_trial(i + 1, 1.2, config=config) for i, config in enumerate(taken)]
+    view = make_view(trace=trace, space=space, prior=scripted_prior([{}]))
+    (answer,) = Tabu().propose(view, 1)
+    assert view.fresh(view.config_of(answer.changes))
+    assert set(answer.changes) == {"TOTAL", "PART"}
 
 
 def test_where_everything_was_tried_there_is_nothing_to_propose():
