@@ -58,6 +58,8 @@ class Pathfinder(Mechanism):
             return trial.metric is not None
         if gain <= 0 or view.space.problems(trial.config):
             return False
+        if not view.movable():  # all is frozen since it was proposed: nothing to model
+            return gain > view.margin(trial)
         return gain > view.margin(trial) > 0 or modelled_gain(trial, view) > 0
 
 
@@ -246,6 +248,8 @@ def modelled_gain(trial: Trial, view: View) -> float:
 
 def expected_best(view: View, pending: list[Config]) -> Candidate | None:
     """The fresh configuration within reach with the largest expected improvement."""
+    if not view.known():
+        return single_step(view, pending)
     model = Model(view)
     mean, _ = model.predict(model.points)
     order = np.argsort(mean, kind="stable")

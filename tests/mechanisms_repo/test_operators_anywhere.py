@@ -133,6 +133,19 @@ def test_where_everything_is_frozen_nothing_is_proposed(name):
     view = history(SPACES["choices"], lambda _i: 1.0, 0)
     frozen = replace(view, frozen=frozenset(view.space))
     assert asked(operator(name), frozen, prior=[{"A": "on"}]) == []
+    trial = Trial(number=1, config={"A": "on", "B": "x"}, changes={}, metric=0.5, status="kept")
+    assert operator(name).accept(trial, frozen)  # it was on its way when they were frozen
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_baseline_outside_the_space_stops_no_operator(name):
+    view = history(SPACES["choices"], lambda _i: 1.0, 0)
+    outside = {"A": "off", "B": "x", "RATE": -1.0}
+    base = replace(view.best, config=outside)
+    space = Space({**SPACES["choices"], "RATE": RATE})
+    view = replace(view, trace=(base,), best=base, space=space)
+    for candidate in asked(operator(name), view):
+        assert space.problems(view.config_of(candidate.changes)) == []
 
 
 def test_a_whole_number_of_a_continuous_knob_is_no_other_value():
