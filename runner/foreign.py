@@ -1,7 +1,8 @@
 """Traces of other systems, read for what they are: numbers that somebody else wrote down.
 
 Two formats: the `results.tsv` of Karpathy's autoresearch (commit, val_bpb, memory_gb, status,
-description), and JSON lines with a metric each. Every row becomes a trial or is counted and named
+description; by the names in its first line, as many write one with columns of their own between
+those), and JSON lines with a metric each. Every row becomes a trial or is counted and named
 as broken; none is dropped, mended or believed beyond its text. Nothing here was measured by us, and
 nothing is compared with what was.
 """
@@ -12,6 +13,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,13 +114,15 @@ def read_foreign(path: Path, *, minimize: bool = True) -> Foreign:
     """Read a trace; its first line says which format it is. Raises ForeignError."""
     lines = _lines(path)
     head = lines[0].lstrip("\ufeff")
-    if tuple(head.strip().lower().split("\t")) == TSV_HEAD:
-        return _trace(path, "results.tsv", lines, _tsv_row, first=1, minimize=minimize)
+    if (columns := _columns(head)) is not None:
+        read = partial(_tsv_row, columns=columns)
+        return _trace(path, "results.tsv", lines, read, first=1, minimize=minimize)
     if head.lstrip().startswith("{"):
         lines[0] = head
         return _trace(path, "jsonl", lines, _json_row, first=0, minimize=minimize)
     raise ForeignError(
-        f"{path} is neither a results.tsv (first line: {', '.join(TSV_HEAD)}, with tabs) nor JSON "
+        f"{path} is neither a results.tsv (first line: {', '.join(TSV_HEAD)}, with tabs; at least "
+        "a metric and `status`, each name once) nor JSON "
         f"lines (objects with one of {', '.join(METRIC_NAMES)}); its first line is {head[:80]!r}"
     )
 
@@ -178,22 +182,35 @@ def _trace(
     )
 
 
-def _tsv_row(line: str) -> dict[str, Any]:
-    cells = line.split("\t", len(TSV_HEAD) - 1)
-    if len(cells) != len(TSV_HEAD):
-        raise _Broken(f"{len(cells)} columns, not {len(TSV_HEAD)}")
-    commit, metric, memory, status, description = (cell.strip() for cell in cells)
-    known = _status(status)
+def _columns(head: str) -> tuple[str, ...] | None:
+    """The names in the first line of a table, or None where it is no such table's."""
+    names = tuple(name.strip().lower() for name in head.split("\t"))
+    known = "status" in names and any(name in names for name in METRIC_NAMES)
+    return names if known and len(set(names)) == len(names) else None
+
+
+def _tsv_row(line: str, *, columns: tuple[str, ...]) -> dict[str, Any]:
+    # Tabs in the last column are text; anywhere else nobody can say which cell is which.
+    cells = line.split("\t", len(columns) - 1 if columns[-1] == "description" else -1)
+    if len(cells) != len(columns):
+        raise _Broken(f"{len(cells)} columns, not {len(columns)}")
+    row = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
+    name = next(n for n in METRIC_NAMES if n in row)
+    known = _status(row["status"])
     failed = known == "failed"  # what stands for its metric means nothing: 0.000000, or nothing
-    value = None if failed else _number(metric, "val_bpb")
-    if value is not None and value <= 0:
-        raise _Broken(f"val_bpb is {metric} and the status {status!r}: no training gives that")
+    value = None if failed else _number(row[name], name)
+    if value is not None and value <= 0 and name == "val_bpb":
+        raise _Broken(
+            f"val_bpb is {row[name]} and the status {row['status']!r}: no training gives that"
+        )
+    memory = row.get("memory_gb", "")
+    absent = not memory and (failed or "memory_gb" not in row)
     return {
         "metric": value,
         "status": known,
-        "description": description[:MAX_TEXT],
-        "commit": commit[:64],
-        "memory_gb": None if failed and not memory else _number(memory, "memory_gb"),
+        "description": row.get("description", "")[:MAX_TEXT],
+        "commit": row.get("commit", "")[:64],
+        "memory_gb": None if absent else _number(memory, "memory_gb"),
     }
 
 
@@ -212,14 +229,18 @@ def _json_row(line: str) -> dict[str, Any]:
     if metric is None and status != "failed":
         raise _Broken(f"{name} is null and the status {status!r}")
     memory = row.get("memory_gb")
-    text = row.get("description", row.get("reason", ""))
     return {
         "metric": None if status == "failed" else metric,
         "status": status,
-        "description": str(text)[:MAX_TEXT],
-        "commit": str(row.get("commit", ""))[:64],
+        "description": _text(row, "description", "reason")[:MAX_TEXT],
+        "commit": _text(row, "commit")[:64],
         "memory_gb": None if memory is None else _number(memory, "memory_gb"),
     }
+
+
+def _text(row: dict[str, Any], *names: str) -> str:
+    """The first of these that is there; null is no text."""
+    return str(next((row[n] for n in names if row.get(n) is not None), ""))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

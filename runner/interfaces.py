@@ -14,6 +14,7 @@ from runner.protocol import LibraryEntry, Round
 from sandbox.mechanism import Candidate, Config, Space, Trial, View
 
 FAILURES = ("constraint", "oom", "nan", "timeout", "crash", "no_metric", "infrastructure")
+LARGEST_METRIC = 1e100  # of its size: above, a variance is no number any more
 
 
 class BudgetExceeded(RuntimeError):

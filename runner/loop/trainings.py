@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Self, TypeVar
 
-from runner.interfaces import Outcome, Task
+from runner.interfaces import LARGEST_METRIC, Outcome, Task
 from runner.loop.measurements import Measurements, Purpose
 from runner.storage.journal import Entry, Journal, Phase, derive
 from sandbox.mechanism import Config
@@ -159,9 +159,13 @@ def awaited(future: Future[T]) -> T:
 
 
 def sane(outcome: Outcome) -> Outcome:
-    """A metric that is no finite number is no metric, whatever the task says."""
-    if outcome.metric is not None and not math.isfinite(outcome.metric):
-        return replace(outcome, metric=None, failure="nan", message=f"metric {outcome.metric}")
+    """A metric that is no finite number, or one that nothing can be computed from, is no metric,
+    whatever the task says."""
+    if outcome.metric is not None and not abs(outcome.metric) <= LARGEST_METRIC:
+        finite = math.isfinite(outcome.metric)
+        above = f": above {LARGEST_METRIC:g} a metric is as good as infinite" if finite else ""
+        message = f"metric {outcome.metric}{above}"
+        return replace(outcome, metric=None, failure="nan", message=message)
     if outcome.metric is None and not outcome.failure:
         return replace(outcome, failure="no_metric", message=outcome.message or "no metric")
     return outcome

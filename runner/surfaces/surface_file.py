@@ -9,14 +9,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import math
 import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runner.interfaces import FAILURES
+from runner.interfaces import FAILURES, LARGEST_METRIC
 from runner.surfaces.recipe import Recipe, RecipeError, recipe_of
 
 FORMAT = "escapement surface v1"
@@ -95,6 +94,7 @@ def read_surface(path: Path) -> SurfaceFile:
         recipe = recipe_of(body["recipe"], str(path))
     except RecipeError as error:
         raise SurfaceError(str(error)) from None
+    _check_origin(body, path)
     surface = SurfaceFile(
         recipe=recipe,
         origin={key: body[key] for key in ORIGIN},
@@ -108,8 +108,21 @@ def read_surface(path: Path) -> SurfaceFile:
     return surface
 
 
+def _check_origin(body: dict[str, Any], path: Path) -> None:
+    """Raise SurfaceError where what it says of its origin can't be said again beside a number."""
+    if not isinstance(body["host"], dict):
+        raise SurfaceError(f"the surface {path}: `host` must be an object of facts")
+    try:
+        origin = {key: body[key] for key in ORIGIN}
+        json.dumps(origin, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:  # NaN, infinity, half a character
+        raise SurfaceError(f"the surface {path}: its origin can't be written: {error}") from None
+
+
 def _json_in(path: Path) -> dict[str, Any]:
     try:
+        if not path.is_file():  # a pipe would be waited for, without end
+            raise SurfaceError(f"cannot read the surface {path}: it is no file")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise SurfaceError(f"{path} is larger than {MAX_FILE_BYTES} bytes: no surface is")
         with gzip.open(path) as file:
@@ -158,4 +171,5 @@ def _sound(measured: Measured) -> bool:
 
 
 def _finite(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    """A number that can be computed with; NaN is never below."""
+    return type(value) in (int, float) and abs(value) <= LARGEST_METRIC  # type: ignore[arg-type]

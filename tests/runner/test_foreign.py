@@ -65,6 +65,42 @@ def test_many_broken_rows_are_all_counted(tmp_path):
     assert found.curve() == []
 
 
+def test_columns_of_ones_own_are_read_by_their_names(tmp_path):
+    head = "commit\tval_bpb\tmemory_gb\tlatency_p99\tstatus\tdescription\n"
+    rows = (
+        "a1\t2.667\t26.9\t45.2\tkeep\tbaseline\n"
+        "b2\t2.5\t33.1\t42.0\tdiscard\ta\ttab in the text\n"
+        "c3\t2.5\t42.0\tkeep\n"
+    )
+    found = read_foreign(written(tmp_path, head + rows))
+    assert [(t.metric, t.status, t.memory_gb) for t in found.trials] == [
+        (2.667, "kept", 26.9),
+        (2.5, "discarded", 33.1),
+    ]
+    assert found.trials[1].description == "a\ttab in the text"
+    assert found.broken == ((4, "4 columns, not 6"),)
+    short = read_foreign(written(tmp_path, "status\tscore\nkeep\t-3\ncrash\t\nkeep\t4\tx\n"))
+    assert [(t.metric, t.memory_gb, t.description) for t in short.trials] == [
+        (-3, None, ""),
+        (None, None, ""),
+    ]
+    assert short.broken_count == 1
+
+
+@pytest.mark.parametrize(
+    "head", ["commit\tval_bpb\tdescription", "status\tloss\tloss", "commit\tstatus\tmfu"]
+)
+def test_a_table_whose_columns_say_nothing_is_refused(tmp_path, head):
+    with pytest.raises(ForeignError, match="each name once"):
+        read_foreign(written(tmp_path, f"{head}\n1\t2\t3\n"))
+
+
+def test_null_is_no_text(tmp_path):
+    row = {"metric": 1, "commit": None, "description": None, "reason": "why"}
+    found = read_foreign(written(tmp_path, json.dumps(row) + "\n", "t.jsonl"))
+    assert (found.trials[0].commit, found.trials[0].description) == ("", "why")
+
+
 def test_json_lines_with_a_metric(tmp_path):
     text = (
         '{"val_bpb": 0.99, "status": "keep", "description": "first"}\n'

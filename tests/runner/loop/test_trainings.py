@@ -10,7 +10,8 @@ from types import FrameType
 
 import pytest
 
-from runner.loop.trainings import awaited
+from runner.interfaces import Outcome
+from runner.loop.trainings import awaited, sane
 
 
 class Told(BaseException):
@@ -52,6 +53,14 @@ def test_a_signal_that_does_not_wake_the_waiting_thread_is_heard_before_the_trai
     finally:
         over.set()
         thread.join()
+
+
+@pytest.mark.parametrize("metric", [float("nan"), float("-inf"), 1e200, -1.1e100])
+def test_a_metric_that_nothing_can_be_computed_from_is_none(metric: float) -> None:
+    found = sane(Outcome(metric=metric))
+    assert (found.metric, found.failure) == (None, "nan")
+    assert f"{metric}" in found.message
+    assert sane(Outcome(metric=-1e100)) == Outcome(metric=-1e100)
 
 
 def test_what_a_training_raised_comes_out() -> None:

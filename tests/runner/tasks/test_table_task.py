@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import random
 import statistics
 from pathlib import Path
@@ -201,6 +202,11 @@ LIES = {
     "a point that is a number": lambda b: b["results"].__setitem__(0, 3.0),
     "no results": lambda b: b.pop("results"),
     "no host": lambda b: b.pop("host"),
+    "a host that is a list": lambda b: b.__setitem__("host", ["x"]),
+    "half a character": lambda b: b["host"].__setitem__("cpu", "\ud800"),
+    "infinitely many seconds": lambda b: b.__setitem__("cpu_seconds", float("inf")),
+    "a metric without end": lambda b: b["results"][0][0].__setitem__(0, 10**400),
+    "a metric that squared is none": lambda b: b["results"][0][0].__setitem__(0, 1e200),
     "another format": lambda b: b.__setitem__("format", "escapement surface v2"),
     "a recipe that is text": lambda b: b.__setitem__("recipe", "x"),
     "a grid without end": lambda b: b["recipe"].__setitem__(
@@ -215,6 +221,12 @@ def test_a_well_hashed_lie_is_refused_all_the_same(tmp_path, lie):
     LIES[lie](body)
     with pytest.raises(SurfaceError):
         read_surface(written(tmp_path, sealed(body)))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SurfaceError, match="no file"):
+        read_surface(tmp_path / "pipe")
 
 
 def test_a_bomb_is_not_unpacked(tmp_path):
