@@ -223,6 +223,9 @@ def _told(say: Say, stopped: Callable[[], int]) -> Iterator[None]:
     except InfrastructureError as error:
         say(f"PAUSED, the sandbox can't be used: {error}")
         raise typer.Exit(SANDBOX) from None
+    except OSError as error:  # a full disk, a folder that somebody took away
+        say(f"FAILED: {error}: mend that, and the same command goes on from here")
+        raise typer.Exit(FAILED) from None
     except StopRequested:
         say("stopped; the same command goes on from here")
         raise typer.Exit(stopped()) from None

@@ -15,9 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.arms.sound import check_trainings
 from runner.arms.spec import ArmsError
 from runner.interfaces import Outcome, Task
+from runner.loop.trainings import sane
 from sandbox.mechanism import Config
+
+MAX_MESSAGE = 2000
 
 
 class Spent(BaseException):
@@ -33,6 +37,7 @@ class Training:
     metric: float | None
     failure: str
     seconds: float
+    message: str = ""
 
     @classmethod
     def of(cls, config: Config, seed: int, outcome: Outcome) -> Training:
@@ -43,6 +48,7 @@ class Training:
             metric=outcome.metric,
             failure=outcome.failure,
             seconds=outcome.seconds,
+            message=outcome.message[:MAX_MESSAGE],
         )
 
     @property
@@ -55,17 +61,20 @@ class Book:
     """Trainings in a file, one JSON line each, on the disk before they are used. A line that was
     cut short is dropped: its training is done again."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create. Raises ArmsError where the file is broken."""
+    def __init__(self, path: Path, *, remove: Path | None = None) -> None:
+        """Open or create. Raises ArmsError where the file is broken: it names what to `remove` (by
+        default the file) so that the same command begins that anew."""
         self.path = path
         self.trainings: list[Training] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         data = path.read_bytes() if path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
         try:
-            self.trainings = [Training(**json.loads(line)) for line in whole.splitlines()]
-        except (ValueError, TypeError) as error:
-            raise ArmsError(f"{path} is broken ({error}): remove it to begin it anew") from None
+            rows = [json.loads(line) for line in whole.splitlines()]
+            check_trainings(rows)
+        except (ValueError, RecursionError) as error:
+            raise ArmsError(f"{path} is broken ({error}): remove {remove or path}") from None
+        self.trainings = [Training(**row) for row in rows]
         if len(whole) < len(data):
             os.truncate(path, len(whole))
         self._known = {t.key: t for t in self.trainings}
@@ -126,7 +135,12 @@ class Budgeted:
         if found is None:
             if book is self.book and len(book.trainings) >= self._trainings:
                 raise Spent
-            outcome = self._task.run(config, seed=seed, progress=progress)
+            outcome = sane(self._task.run(config, seed=seed, progress=progress))
             found = Training.of(config, seed, outcome)
             book.add(found)
-        return Outcome(metric=found.metric, failure=found.failure, seconds=found.seconds)
+        return Outcome(
+            metric=found.metric,
+            failure=found.failure,
+            message=found.message,
+            seconds=found.seconds,
+        )

@@ -30,6 +30,7 @@ from runner.arms.gate import Gate
 from runner.arms.plot import write_curves
 from runner.arms.runs import Record, Workshop, path_of, run_arm
 from runner.arms.score import Yardstick, score
+from runner.arms.sound import check_shared
 from runner.arms.spec import Arm, ArmsError, Mechanisms, arms_named
 from runner.foreign import Foreign
 from runner.interfaces import Task
@@ -75,8 +76,8 @@ def run_arms(settings: ArmsSettings, *, beside: tuple[Foreign, ...], say: Say) -
     try:
         with _held(out):
             _check_space(task, chosen)
-            facts = _settle(out, settings, task)
             _check_level2(settings, chosen, say)
+            facts = _settle(out, settings, task)
             shop = _workshop(settings, task, say)
             began = time.monotonic()
             records = _run_all(shop, chosen, settings.repeats, say)
@@ -104,9 +105,12 @@ def _check_space(task: Task, chosen: tuple[Arm, ...]) -> None:
 
 
 def _check_level2(settings: ArmsSettings, chosen: tuple[Arm, ...], say: Say) -> None:
-    """Say it where the arms with Level 2 can't differ from those without."""
+    """Say it where the arms with Level 2 can't differ from those without. Raises ArmsError where
+    they have no Level 2."""
     letters = [arm.letter for arm in chosen if arm.mechanisms is Mechanisms.LEVEL2]
     run = settings.run
+    if letters and not run.level2_every:
+        raise ArmsError(f"arm {letters[0]} needs Level 2: give --level2-every 1 or more")
     if letters and run.level2_every >= run.trials and not settings.level2_first:
         say(
             f"NOTE: Level 2 looks after every {run.level2_every} trials, and there are "
@@ -164,18 +168,30 @@ def _settle(out: Path, settings: ArmsSettings, task: Task) -> dict[str, Any]:
 def _same(path: Path, facts: dict[str, Any]) -> None:
     """Write facts, or make sure that they are what was written. Raises ArmsError."""
     if not path.exists():
-        path.write_text(json.dumps(facts, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+        _put(path, (json.dumps(facts, sort_keys=True, indent=1) + "\n").encode())
         return
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         other = sorted(k for k in {*known, *facts} if known.get(k) != facts.get(k))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ArmsError(f"{path} is broken ({error}): choose another --out") from None
     if other:
         raise ArmsError(
             f"{path.parent} holds an ablation with other {', '.join(other)}: its numbers can't "
             "stand beside these. Choose another --out"
         )
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a file, readable by its owner alone, all of it or nothing: a command that is killed
+    leaves none that is cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def _workshop(settings: ArmsSettings, task: Task, say: Say) -> Workshop:
@@ -212,14 +228,14 @@ def _workshop(settings: ArmsSettings, task: Task, say: Say) -> Workshop:
 def _key(path: Path) -> Ed25519PrivateKey:
     """The key of this folder; made once, readable by its owner alone."""
     if not path.exists():
-        data = Ed25519PrivateKey.generate().private_bytes_raw()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        _put(path, Ed25519PrivateKey.generate().private_bytes_raw())
     try:
         return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
-    except ValueError as error:
-        raise ArmsError(f"{path} is no key ({error}): remove it and `runs/`") from None
+    except (OSError, ValueError) as error:
+        raise ArmsError(
+            f"{path} is no key ({error}): remove it, and those folders below {path.parent}/runs "
+            "that have no .json of their name yet"
+        ) from None
 
 
 def _run_all(
@@ -232,6 +248,8 @@ def _run_all(
         for arm in chosen:
             new = not path_of(shop.out, arm, repeat).exists()
             records[arm.letter].append(run_arm(shop, arm, repeat))
+            baselines = {x: rows[repeat].baseline for x, rows in records.items() if rows[repeat:]}
+            check_shared(baselines, repeat)
             if new and time.monotonic() - told > 2.0:
                 told = time.monotonic()
                 say(f"repeat {repeat + 1} of {repeats}: arm {arm.letter} is done")

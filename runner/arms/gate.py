@@ -149,23 +149,25 @@ def _shown(draft: Draft, report: Report) -> dict[str, Any]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if len(whole) < len(text):  # cut short by a crash: that draft is screened again
-        path.write_text(whole, encoding="utf-8")
     try:
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):  # cut short by a crash: that draft is screened again
+            os.truncate(path, len(whole))
         rows = [json.loads(line) for line in whole.splitlines()]
         for row in rows:
             _verdict(row), str(row["policy_digest"])
         return rows
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArmsError(f"{path} is broken ({error!r}): choose another --out") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArmsError(
+            f"{path} is broken ({error!r}): remove it, and each draft is screened again"
+        ) from None
 
 
 def _verdict(row: Mapping[str, Any]) -> Verdict:
     return Verdict(
         digest=str(row["digest"]),
-        approved=bool(row["approved"]),
+        approved=row["approved"] is True,
         reasons=tuple(row["reasons"]),
         let_through=tuple(row["let_through"]),
         evidence=str(row.get("evidence_digest", "")),

@@ -19,15 +19,19 @@ from runner.arms.budget import Book, Budgeted, Spent, Training
 from runner.arms.control import Governed, LevelTwoNow, Signer
 from runner.arms.forgetful import ForgetfulPrior
 from runner.arms.gate import Gate, placebo_files
+from runner.arms.sound import check_record
 from runner.arms.spec import Arm, ArmsError, Kind, Mechanisms
 from runner.arms.tuners import tuner_for
 from runner.control.local import Local
 from runner.interfaces import Prior, Researcher, Task
 from runner.levels.level2 import Base
 from runner.loop.baseline import MAX_FAILED_REPEATS, BaselineFailed
+from runner.loop.measurements import Measurements, Purpose
 from runner.loop.search import Plan, Search, Steer
+from runner.loop.trainings import sane
 from runner.protocol import HookCounts
-from runner.storage.journal import BASELINE, Journal, derive
+from runner.storage.journal import BASELINE, Journal, Phase, derive
+from runner.storage.store import JournalError
 from sandbox.backends.base import Backend
 
 BASELINE_REPEATS = 3
@@ -60,7 +64,8 @@ class Workshop:
 class Record:
     """What one repeat did. `baseline`: metrics of the default configuration, shared by the arms of
     a repeat; `trainings`: in their order; `mechanisms`: what chose trials, by digest, with counts
-    from the host side; `remeasured`: the found configuration, trained anew with fresh seeds."""
+    from the host side; `remeasured`: the found configuration, trained anew with fresh
+    seeds, and how many of those trainings failed."""
 
     arm: str
     repeat: int
@@ -73,6 +78,7 @@ class Record:
     mechanisms: list[dict[str, Any]]
     events: list[dict[str, Any]]
     remeasured: list[float] = field(default_factory=list)
+    remeasured_failed: int = 0
 
 
 def path_of(out: Path, arm: Arm, repeat: int) -> Path:
@@ -80,38 +86,51 @@ def path_of(out: Path, arm: Arm, repeat: int) -> Path:
     return out / "runs" / arm.letter / f"{repeat:03d}.json"
 
 
-def read_record(path: Path) -> Record:
-    """A finished repeat. Raises ArmsError where the file is broken."""
+def read_record(shop: Workshop, arm: Arm, repeat: int) -> Record:
+    """A finished repeat. Raises ArmsError where the file is broken, or another repeat's."""
+    path = path_of(shop.out, arm, repeat)
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        check_record(
+            data,
+            arm=arm.letter,
+            repeat=repeat,
+            seed=derive(shop.seed, repeat, "arms"),
+            trainings=shop.trials,
+            knobs=shop.task.space.defaults(),
+        )
+    except (OSError, ValueError, RecursionError) as error:
         raise ArmsError(f"{path} is broken ({error}): remove it to run it again") from None
+    return Record(**data)
 
 
 def run_arm(shop: Workshop, arm: Arm, repeat: int) -> Record:
     """Run what is missing of a repeat, and write its record."""
     path = path_of(shop.out, arm, repeat)
     if path.exists():
-        return read_record(path)
+        return read_record(shop, arm, repeat)
     folder = path.with_suffix("")
     seed = derive(shop.seed, repeat, "arms")
     task = Budgeted(
         shop.task,
         trainings=shop.trials,
-        book=Book(folder / "trainings.jsonl"),
+        book=Book(folder / "trainings.jsonl", remove=folder),
         baseline=Book(shop.out / "runs" / "baseline" / f"{repeat:03d}.jsonl"),
         baseline_seeds=_baseline_seeds(seed),
     )
-    about = _loop(shop, arm, seed, task, folder) if arm.kind is Kind.LOOP else None
-    if about is None:
-        about = _tuner(shop, arm, seed, task)
+    if arm.kind is Kind.LOOP:
+        about = _loop(shop, arm, seed, task, folder)
+    else:
+        about = _tuner(shop, arm, seed, task, folder)
+    good, failed = _remeasured(shop, seed, task, folder)
     record = Record(
         arm=arm.letter,
         repeat=repeat,
         seed=seed,
         baseline=_baseline(task, seed),
         trainings=[_shown(t) for t in task.book.trainings],
-        remeasured=_remeasured(shop, seed, task, folder),
+        remeasured=good,
+        remeasured_failed=failed,
         **about,
     )
     _write(path, record)
@@ -128,16 +147,17 @@ def _baseline(task: Budgeted, seed: int) -> list[float]:
     """The metrics of the baseline, trained where they are missing: the same for every arm of a
     repeat. Raises BaselineFailed where the default configuration can't be trained."""
     good: list[float] = []
-    failure = ""
+    why = ""
     for one in _baseline_seeds(seed):
         if len(good) < BASELINE_REPEATS:
             outcome = task.run(task.space.defaults(), seed=one)
-            failure = outcome.failure or failure
+            if outcome.metric is None:
+                why = f"{outcome.failure}: {outcome.message}"
             good += [] if outcome.metric is None else [outcome.metric]
     if len(good) < BASELINE_REPEATS:
         raise BaselineFailed(
             f"the default configuration failed more than {MAX_FAILED_REPEATS} times, last with "
-            f"{failure}: there is nothing to compare with. Choose another task or other options"
+            f"{why}\nThere is nothing to compare with: choose another task or other options"
         )
     return good
 
@@ -167,8 +187,7 @@ def _loop(shop: Workshop, arm: Arm, seed: int, task: Budgeted, folder: Path) -> 
     prior, steer, researcher = shop.parts()
     if arm.restart_every:
         prior = ForgetfulPrior(prior, every=arm.restart_every)
-    with closing(Journal(folder)) as journal:
-        journal.identify(task=task.name, task_digest=task.digest, seed=seed)
+    with closing(_journal(folder, task, seed)) as journal:
         control, level2 = _control(shop, arm, journal, task, researcher)
         search = Search(
             journal=journal,
@@ -199,6 +218,31 @@ def _loop(shop: Workshop, arm: Arm, seed: int, task: Budgeted, folder: Path) -> 
             "mechanisms": _mechanisms(journal),
             "events": control.events if isinstance(control, Governed) else [],
         }
+
+
+def _journal(folder: Path, task: Budgeted, seed: int) -> Journal:
+    """The journal of a repeat. Raises ArmsError where it is broken, or lacks what the book has."""
+    journal = None
+    try:
+        journal = Journal(folder)
+        journal.identify(task=task.name, task_digest=task.digest, seed=seed)
+        trained = [e for e in journal.decided() if e.number != BASELINE]
+        trained += [e for e in journal.pending() if e.phase is Phase.MEASURED]
+        lost = [
+            e.number
+            for e in trained
+            if task.book.find(e.config, derive(seed, e.number, "train")) is None
+        ]
+        confirmed = Measurements(journal).count(Purpose.CONFIRM)
+        if lost or len(task.book.trainings) < len(trained) + confirmed:
+            raise JournalError(f"{task.book.path} lacks trainings that its journal has: {lost[:5]}")
+    except JournalError as error:
+        if journal is not None:
+            journal.close()
+        raise ArmsError(
+            f"{error}. Remove {folder} alone, and the same command runs that repeat anew"
+        ) from None
+    return journal
 
 
 def _control(
@@ -264,14 +308,21 @@ def _mechanisms(journal: Journal) -> list[dict[str, Any]]:
 # --- arms with a tuner ----------------------------------------------------------------------------
 
 
-def _tuner(shop: Workshop, arm: Arm, seed: int, task: Budgeted) -> dict[str, Any]:
+def _tuner(shop: Workshop, arm: Arm, seed: int, task: Budgeted, folder: Path) -> dict[str, Any]:
     sign = 1.0 if task.minimize else -1.0
     tuner = tuner_for(arm.letter, task.space, derive(seed, 0, "tuner"))
     baseline = _baseline(task, seed)
     tuner.tell(task.space.defaults(), sign * sum(baseline) / len(baseline))
     for number in range(1, shop.trials + 1):
         config = tuner.ask()
-        outcome = task.run(config, seed=derive(seed, number, "train"))
+        try:
+            outcome = task.run(config, seed=derive(seed, number, "train"))
+        except Spent:
+            raise ArmsError(
+                f"{task.book.path} holds trainings that arm {arm.letter} does not ask for now (it "
+                f"was changed, or the tuner's library is another version): remove {folder}, and "
+                "the same command runs that repeat anew"
+            ) from None
         tuner.tell(config, None if outcome.metric is None else sign * outcome.metric)
     return {"prior": "", "level2": "", "trials": shop.trials, "mechanisms": [], "events": []}
 
@@ -292,17 +343,19 @@ def best_config(
     return dict(json.loads(best))
 
 
-def _remeasured(shop: Workshop, seed: int, task: Budgeted, folder: Path) -> list[float]:
-    """The found configuration, trained anew: what is reported is never the luckiest training."""
+def _remeasured(shop: Workshop, seed: int, task: Budgeted, folder: Path) -> tuple[list[float], int]:
+    """The found configuration, trained anew, and how many of these trainings failed: what is
+    reported is never the luckiest training."""
     if not shop.remeasure:
-        return []
+        return [], 0
     baseline = _baseline(task, seed)
     trainings = [_shown(t) for t in task.book.trainings]
     sign = 1.0 if task.minimize else -1.0
     config = best_config(baseline, trainings, task.space.defaults(), sign)
-    book = Book(folder / "remeasured.jsonl")
+    book = Book(folder / "remeasured.jsonl", remove=folder)
     for number in range(shop.remeasure):
         fresh = derive(seed, number, "remeasure")
         if book.find(config, fresh) is None:
-            book.add(Training.of(config, fresh, shop.task.run(config, seed=fresh)))
-    return [t.metric for t in book.trainings if t.metric is not None]
+            book.add(Training.of(config, fresh, sane(shop.task.run(config, seed=fresh))))
+    good = [t.metric for t in book.trainings if t.metric is not None]
+    return good, len(book.trainings) - len(good)

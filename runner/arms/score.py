@@ -131,10 +131,7 @@ def score_arm(records: Sequence[Record], stick: Yardstick, trials: int) -> Arm:
     """The numbers of one arm."""
     curves = tuple(tuple(curve(record, stick, trials)) for record in records)
     floor = stick.optimum or 0.0
-    finals = tuple(
-        stick.sign * statistics.fmean(record.remeasured) if record.remeasured else losses[-1]
-        for record, losses in zip(records, curves, strict=True)
-    )
+    finals = tuple(_final(r, losses, stick) for r, losses in zip(records, curves, strict=True))
     start = tuple(losses[0] for losses in curves)
     return Arm(
         letter=records[0].arm,
@@ -147,6 +144,17 @@ def score_arm(records: Sequence[Record], stick: Yardstick, trials: int) -> Arm:
         failures=sum(t["metric"] is None for record in records for t in record.trainings),
         trainings=sum(len(record.trainings) for record in records),
     )
+
+
+def _final(record: Record, losses: Sequence[float], stick: Yardstick) -> float:
+    """The loss at the end: measured anew where it was. An answer that mostly failed then is worth
+    no more than the default, as on a recorded surface: a lucky training is no gain."""
+    good, failed = record.remeasured, record.remeasured_failed
+    if not good and not failed:
+        return losses[-1]
+    if failed >= len(good):
+        return losses[0]
+    return stick.sign * statistics.fmean(good)
 
 
 def checkpoints(trials: int) -> tuple[int, ...]:

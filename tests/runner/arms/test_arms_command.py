@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -214,6 +215,114 @@ def test_a_broken_record_is_refused_by_name(tmp_path):
     done = run(arms(out, arms="U", repeats=1))
     assert done.exit_code == 2
     assert "000.json is broken" in done.output
+
+
+def unfinished(finished, tmp_path):
+    """A copy whose second repeat has its trainings and journals, but no records."""
+    out = tmp_path / "again"
+    shutil.copytree(finished, out)
+    for store in out.glob("runs/*/*/journal.sqlite3"):
+        shutil.rmtree(store.parent)  # a copy of a run is refused: those repeats are run anew
+    for letter in "ARTS":
+        (out / f"runs/{letter}/001.json").unlink()
+    done = run(arms(out))
+    assert done.exit_code == 0, done.output
+    assert files(out) == files(finished)
+    for letter in "AT":
+        (out / f"runs/{letter}/001.json").unlink()
+    return out
+
+
+@pytest.mark.parametrize("keep", [0, 3])
+def test_a_repeat_whose_trainings_are_lost_is_refused_and_can_be_run_anew(finished, tmp_path, keep):
+    out = unfinished(finished, tmp_path)
+    book = out / "runs/A/001/trainings.jsonl"
+    book.write_bytes(b"".join(book.read_bytes().splitlines(keepends=True)[:keep]))
+    done = run(arms(out))
+    assert done.exit_code == 2
+    assert f"Remove {book.parent} alone" in done.output
+    shutil.rmtree(book.parent)
+    assert run(arms(out)).exit_code == 0
+    assert files(out) == files(finished)
+
+
+def test_a_tuner_that_does_not_ask_for_what_was_trained_is_told(finished, tmp_path):
+    out = unfinished(finished, tmp_path)
+    book = out / "runs/T/001/trainings.jsonl"
+    rows = [json.loads(line) for line in book.read_text().splitlines()]
+    rows[2]["seed"] += 1
+    book.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run(arms(out))
+    assert done.exit_code == 2
+    assert "does not ask for now" in done.output
+    book.write_text(json.dumps({**rows[0], "metric": "x"}) + "\n")
+    assert "0.metric: Input should be a valid number): remove " in run(arms(out)).output
+
+
+SPOILT = {
+    "another arm's": lambda r: r.update(arm="R"),
+    "another repeat's": lambda r: r.update(repeat=1),
+    "NaN": lambda r: r["trainings"][1].update(metric=float("nan")),
+    "text": lambda r: r["trainings"][1].update(metric="x"),
+    "other knobs": lambda r: r["trainings"][1].update(config={"Z": 1}),
+    "too many": lambda r: r.update(trainings=r["trainings"] * 3),
+    "no baseline": lambda r: r.update(baseline=[]),
+    "nobody": lambda r: r.update(mechanisms=[{}]),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_record_that_no_command_wrote_is_refused_by_name(finished, tmp_path, how):
+    out = tmp_path / "spoilt"
+    shutil.copytree(finished, out)
+    path = out / "runs/A/000.json"
+    data = json.loads(path.read_text())
+    SPOILT[how](data)
+    path.write_text(json.dumps(data))
+    done = run(arms(out))
+    assert done.exit_code == 2, done.output
+    assert "A/000.json is broken" in done.output
+
+
+def test_arms_of_a_repeat_with_two_baselines_are_not_compared(finished, tmp_path):
+    out = tmp_path / "two"
+    shutil.copytree(finished, out)
+    path = out / "runs/T/000.json"
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, "baseline": [x + 1 for x in data["baseline"]]}))
+    done = run(arms(out))
+    assert done.exit_code == 2
+    assert "repeat 1 (A, R, T) have different baselines" in done.output
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\n", b"{}\n", b"[1]\n", b"[" * 50_000 + b"\n"])
+def test_a_broken_word_of_the_gate_is_no_word(finished, tmp_path, content):
+    out = tmp_path / "gate"
+    shutil.copytree(finished, out)
+    (out / "gate.jsonl").write_bytes(content)
+    done = run(arms(out))
+    assert done.exit_code == 2
+    assert "gate.jsonl is broken" in done.output
+
+
+def test_a_missing_level_2_is_told_before_anything_is_settled(tmp_path):
+    out = tmp_path / "none"
+    done = run(arms(out, "--level2-every", 0, arms="D"))
+    assert (done.exit_code, "--level2-every 1 or more" in done.output) == (2, True), done.output
+    assert not (out / "settings.json").exists()
+
+
+def test_what_the_surface_lacks_is_said(tmp_path):
+    surface = read_surface(SMALL)
+    default = surface.recipe.number(surface.recipe.space().defaults())
+    results = tuple(() if n == default else p for n, p in enumerate(surface.results))
+    path = tmp_path / "lacks.json.gz"
+    write_surface(path, replace(surface, results=results))
+    for letter in "AT":
+        words = [w if w != str(SMALL) else str(path) for w in arms(tmp_path / letter, arms=letter)]
+        done = run(words)
+        assert done.exit_code == 7, done.output
+        assert "lacks this point" in done.output
 
 
 def test_foreign_traces_stand_beside_and_are_never_compared(tmp_path):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from runner.arms import statistics
-from runner.arms.runs import best_config
+from runner.arms.runs import Record, best_config
+from runner.arms.score import Yardstick, score_arm
 
 
 def test_the_answer_is_the_best_mean_not_the_luckiest_training():
@@ -31,6 +32,40 @@ def test_intervals_are_the_textbooks(values):
     if np.std(values) > 1e-6:
         low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
         assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+@pytest.mark.parametrize(
+    ("remeasured", "failed", "final"),
+    [([], 0, 3.0), ([3.5, 4.0], 1, 3.75), ([2.0], 1, 5.0), ([2.0], 2, 5.0), ([], 3, 5.0)],
+)
+def test_an_answer_that_mostly_fails_anew_is_worth_no_more_than_the_default(
+    remeasured, failed, final
+):
+    record = Record(
+        arm="A",
+        repeat=0,
+        seed=0,
+        prior="",
+        level2="",
+        baseline=[5.0],
+        trainings=[{"config": {"X": 1}, "metric": 3.0, "failure": ""}],
+        trials=1,
+        mechanisms=[],
+        events=[],
+        remeasured=remeasured,
+        remeasured_failed=failed,
+    )
+    stick = Yardstick(
+        sign=1.0,
+        default={"X": 0},
+        table=None,
+        optimum=None,
+        sigma=None,
+        noise="",
+        target=None,
+        host={},
+    )
+    assert score_arm([record], stick, 1).final == (final,)
 
 
 def test_paired_comparisons():
