@@ -41,10 +41,10 @@ def test_output_lines_and_return_code() -> None:
     assert "one" in done.output
 
 
-def test_stdin_and_environment() -> None:
-    code = "import os, sys; print(sys.stdin.read() + os.environ['X'])"
-    done = subprocesses.run(python(code), deadline_seconds=30, stdin=b"hello ", env={"X": "you"})
-    assert done.output == "hello you\n"
+def test_an_empty_standard_input_and_an_environment() -> None:
+    code = "import os, sys; print(repr(sys.stdin.read()) + os.environ['X'])"
+    done = subprocesses.run(python(code), deadline_seconds=30, env={"X": "you"})
+    assert done.output == "''you\n"
 
 
 def test_a_deadline_kills_the_whole_group() -> None:
@@ -133,6 +133,7 @@ def test_a_child_dies_with_a_killed_runner() -> None:
 ORPHANS = r"""
 import os, time
 def orphan():
+    reading, writing = os.pipe()
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -144,6 +145,8 @@ def orphan():
             os.execve('/bin/sleep', ['sleep', '600'], {})
         os._exit(0)
     os.wait()
+    os.close(writing)
+    os.read(reading, 1)  # nothing, once it said its number and became `sleep`
 orphan()
 orphan()
 """
