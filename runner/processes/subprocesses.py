@@ -91,13 +91,12 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     line: Callable[[str], None] | None = None,
-    stdin: bytes = b"",
 ) -> Finished:
     """Run `args` to its end or to its deadline, and give what it printed.
 
-    `line` sees each line as it is printed; a carriage return ends one, too. `stdin` must be small:
-    it is written at once. Whatever happens here, the process and all that it started are gone
-    afterwards.
+    `line` sees each line as it is printed; a carriage return ends one, too. There is nothing to
+    read on its standard input. Whatever happens here, the process and all that it started are
+    gone afterwards.
     Raises `StopRequested` if the runner is being stopped, and OSError if it can't be started, or
     is still there END_SECONDS after it was killed.
     """
@@ -106,9 +105,7 @@ def run(
     kept = Tail(output_bytes)
     try:
         assert process.stdin is not None  # noqa: S101 - start() opened it
-        with suppress(BrokenPipeError):  # it ended without reading: its return code says more
-            process.stdin.write(stdin)
-            process.stdin.close()
+        process.stdin.close()
         timed_out = not _read(process, kept, started + deadline_seconds, line)
     finally:
         _end_supervised(process)

@@ -186,7 +186,6 @@ def measure(
     progress: Callable[[str], None] | None = None,
     log: Path | None = None,
     told: Sequence[Told] = (),
-    stdin: bytes = b"",
 ) -> Outcome:
     """Run one trial and classify what it did. The metric counts only if it is printed once, is
     finite, and the process ended with 0 within the deadline. `log` keeps what it printed."""
@@ -204,7 +203,6 @@ def measure(
             cwd=cwd,
             env=env,
             line=tell,
-            stdin=stdin,
             output_bytes=LOG_BYTES if log else OUTPUT_BYTES,
         )
     except (OSError, ValueError) as error:  # ValueError: arguments that no program can be given

@@ -25,7 +25,6 @@ from runner.tasks.base import (
     TaskError,
     constraint_outcome,
     digest_over,
-    disk_outcome,
     host_facts,
     measure,
     trial_environment,
@@ -33,8 +32,7 @@ from runner.tasks.base import (
 )
 from runner.tasks.folders import Changed, Snapshot, look, real
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
-from runner.tasks.reading import MetricReader
-from runner.tasks.records import MARK, Record, Records, outcome_data
+from runner.tasks.records import MARK, Record, Records
 from runner.tasks.spacefile import (
     SpaceFile,
     check_pattern,
@@ -148,13 +146,9 @@ class CommandTask:
     ) -> Outcome:
         """One trial. A configuration outside the space costs nothing."""
         refused = constraint_outcome(self.space, config)
-        try:
-            with self._records.trial(config, seed) as record:
-                outcome = refused or self._trial(config, seed, record, progress)
-                record.write("outcome.json", outcome_data(outcome))
-        except OSError as error:
-            return disk_outcome(error)
-        return outcome
+        return self._records.kept(
+            config, seed, lambda record: refused or self._trial(config, seed, record, progress)
+        )
 
     def _trial(
         self,
@@ -180,11 +174,7 @@ class CommandTask:
                 self._snapshot.fresh(record.work)
             outcome = measure(
                 command,
-                metric=MetricReader(
-                    name=self.metric,
-                    pattern=self.metric_part.pattern,
-                    take_last=self.metric_part.take == "last",
-                ),
+                metric=self.metric_part.reader(),
                 deadline_seconds=self.deadline_seconds,
                 env=trial_environment(environment),
                 cwd=self.root if self._snapshot is None else record.work,

@@ -15,12 +15,13 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from runner.interfaces import Outcome
+from runner.tasks.base import disk_outcome
 from runner.tasks.folders import discard
 from sandbox.mechanism import Config
 
@@ -60,6 +61,17 @@ class Records:
         self._cleaned = False
         self._lock = threading.Lock()
 
+    def kept(self, config: Config, seed: int, trial: Callable[[Record], Outcome]) -> Outcome:
+        """What `trial` gives in a folder of its own, where the outcome is kept too; a folder that
+        can't be used is a failed trial."""
+        try:
+            with self.trial(config, seed) as record:
+                outcome = trial(record)
+                record.write("outcome.json", {**asdict(outcome), "details": dict(outcome.details)})
+        except OSError as error:
+            return disk_outcome(error)
+        return outcome
+
     @contextlib.contextmanager
     def trial(self, config: Config, seed: int) -> Iterator[Record]:
         """A new trial's folder; its processes and its working copy are gone afterwards."""
@@ -95,11 +107,6 @@ class Records:
                 if not _alive(int(told["runner"])):
                     end_marked(str(told["mark"]), folder / "work")
                     discard(folder / "work")
-
-
-def outcome_data(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as plain data."""
-    return {**asdict(outcome), "details": dict(outcome.details)}
 
 
 def _claim(trials: Path) -> Path:

@@ -29,7 +29,6 @@ from runner.tasks.base import (
     Told,
     constraint_outcome,
     digest_over,
-    disk_outcome,
     host_facts,
     measure,
     runs_another,
@@ -41,8 +40,7 @@ from runner.tasks.folders import Changed, Snapshot, look, real
 from runner.tasks.hints import nothing_to_search
 from runner.tasks.inference import LeftAlone, infer, value_of
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
-from runner.tasks.reading import MetricReader
-from runner.tasks.records import MARK, Record, Records, outcome_data
+from runner.tasks.records import MARK, Record, Records
 from runner.tasks.scope import UPPER
 from runner.tasks.spacefile import (
     METRIC_NAME,
@@ -105,9 +103,7 @@ class ScriptTask:
 
     name = "script"
 
-    def __init__(
-        self, options: ScriptOptions, *, out: Path | None, passed_on: tuple[str, ...] = PASSED_ON
-    ) -> None:
+    def __init__(self, options: ScriptOptions, *, out: Path | None) -> None:
         root = options.directory
         if not root.is_dir():
             raise TaskError(f"{root} is not a folder: give --dir the folder with the script")
@@ -118,7 +114,7 @@ class ScriptTask:
         self._snapshot = Snapshot(self.folder, out / "source") if out is not None else None
         if self._snapshot is not None:
             self._snapshot.check()
-        self._environment = {n: v for n in passed_on if (v := os.environ.get(n)) is not None}
+        self._environment = {n: v for n in PASSED_ON if (v := os.environ.get(n)) is not None}
         given = options.command or self.file.command
         self.command = _command(given, self.script)
         # Not where this Python lies: another folder is the same task.
@@ -202,13 +198,9 @@ class ScriptTask:
     ) -> Outcome:
         """One trial in a copy of its own. What the script would assert costs nothing."""
         refused = constraint_outcome(self.space, config) or self._against_a_rule(config)
-        try:
-            with self._records.trial(config, seed) as record:
-                outcome = refused or self._trial(config, seed, record, progress)
-                record.write("outcome.json", outcome_data(outcome))
-        except OSError as error:
-            return disk_outcome(error)
-        return outcome
+        return self._records.kept(
+            config, seed, lambda record: refused or self._trial(config, seed, record, progress)
+        )
 
     def _against_a_rule(self, config: Config) -> Outcome | None:
         values = constants_of(
@@ -236,11 +228,7 @@ class ScriptTask:
             (record.work / self.script).write_bytes(edited)
             outcome = measure(
                 self.command,
-                metric=MetricReader(
-                    name=self.metric,
-                    pattern=self.metric_part.pattern,
-                    take_last=self.metric_part.take == "last",
-                ),
+                metric=self.metric_part.reader(),
                 deadline_seconds=self.deadline_seconds,
                 env=self._variables(seed, record),
                 cwd=record.work,

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from runner.tasks.base import TaskError
-from runner.tasks.reading import compiled, higher_is_better
+from runner.tasks.reading import MetricReader, compiled, higher_is_better
 from runner.tasks.strictyaml import Lines
 from sandbox.mechanism import Constraint, Knob, KnobKind, KnobValue, Space
 
@@ -77,6 +77,10 @@ class MetricPart(Part):
     name: str = Field(pattern=METRIC_NAME)
     pattern: str | None = Field(default=None, max_length=500)
     take: Literal["once", "last"] = "once"
+
+    def reader(self) -> MetricReader:
+        """What finds it in the output of one trial."""
+        return MetricReader(name=self.name, pattern=self.pattern, take_last=self.take == "last")
 
 
 class SpaceFile(Part):
