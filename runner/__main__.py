@@ -1,4 +1,4 @@
-"""The runner's command line: `python -m runner run ...`, `tasks`, `trials` and `drafts`.
+"""The runner's command line: `python -m runner run`, `tasks`, `trials` and `drafts`.
 
 Puts the parts together, turns signals into a clean stop and every way to end into an exit code.
 """
@@ -186,7 +186,11 @@ def run(
 def _memory_of(out: Path, given: Path | None, *, none: bool) -> Path | None:
     """Where other runs are looked for: beside this one, if nobody says otherwise."""
     if given is not None and (none or not given.is_dir()):
-        say("--memory and --no-memory: which one?" if none else f"--memory: {given} is no folder")
+        say(
+            "--memory and --no-memory: which one?"
+            if none
+            else f"--memory: {given} is no folder: name one that holds folders of runs"
+        )
         raise typer.Exit(USAGE)
     return None if none else given or out.parent
 
@@ -316,7 +320,7 @@ def _search(
         earlier=remembered.baselines,
     )
     if outer is not None:
-        outer.news = search.again
+        outer.news = search.report_again
     return search
 
 

@@ -1,6 +1,6 @@
-"""The borders inside the runner: what a task, a prior and a researcher are to the search.
+"""The interfaces inside the runner: what a task, a prior and a researcher are to the search.
 
-Small interfaces and the plain values that cross them. The search (`runner.loop.search`) knows only
+Small protocols and the plain values that cross them. The search (`runner.loop.search`) knows only
 these; the files that know torch, the LLM or the platform implement them. Nothing is done here.
 """
 

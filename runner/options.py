@@ -94,7 +94,8 @@ Memory = Annotated[
     typer.Option(
         parser=folder,
         metavar="<path>",
-        help="Where runs are: those of this task are remembered. Default: beside.",
+        help="A folder of runs: those of this task are remembered. Default: the one that --out "
+        "is in.",
     ),
 ]
 NoMemory = Annotated[

@@ -14,8 +14,8 @@ REMIND_SECONDS = 15.0
 
 
 class Backoff:
-    """The way to the platform. Safe to use from several threads: at worst, something is said
-    twice."""
+    """When the platform may be asked again. Safe to use from several threads: at worst, something
+    is said twice."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say

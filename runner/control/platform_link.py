@@ -377,7 +377,7 @@ class Link:
         else:
             self._preload.begin(desired, view)
 
-    # --- the line ---
+    # --- waiting ---
 
     def _unreachable(self, error: Unreachable) -> None:
         self._backoff.unreachable(f"{error}; kept for later: {self._backlog() or 'nothing yet'}")

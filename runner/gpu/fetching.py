@@ -35,10 +35,10 @@ def fetch_into(
     folder: Path,
     *,
     count: int,
-    base_url: str = BASE_URL,
-    last: int = LAST_SHARD,
-    say: Say = print,
-    client: httpx.Client | None = None,
+    base_url: str,
+    last: int,
+    say: Say,
+    client: httpx.Client | None,
 ) -> None:
     """Download `count` training shards and the validation shard (number `last`). What is there
     with its recorded hash is kept; a part is gone on with. Raises ShardError, OSError."""

@@ -1,4 +1,4 @@
-"""The model and optimizers of the gpt-gpu task, at any size; knows torch and no data.
+"""The model of the gpt-gpu task, at any size; knows torch, no optimizer and no data.
 
 The public 50M-parameter design in our own words: rotary positions, normalised queries and keys,
 squared-ReLU MLP, value embeddings on every second layer with a gate, learned mixing of the

@@ -32,7 +32,7 @@ from runner.levels.refusals import twin
 from runner.loop.decisions import Running, view_of
 from runner.processes.subprocesses import STOPPING, StopRequested
 from runner.protocol import LibraryEntry, Round
-from runner.storage.drafts import Drafts, DraftState, memories
+from runner.storage.drafts import Drafts, DraftState, earlier_drafts
 from runner.storage.journal import Entry, Journal, derive
 from runner.storage.store import JournalClosed
 from sandbox.errors import InfrastructureError
@@ -182,7 +182,7 @@ class Level2:
         return replace(context, earlier_drafts=tuple(kept["drafts"]))
 
     def _earlier(self) -> tuple[dict[str, Any], ...]:
-        return memories(self._drafts.all())
+        return earlier_drafts(self._drafts.all())
 
     def _work(self) -> None:
         while True:

@@ -172,7 +172,7 @@ class Ledger:
         self.calls += 1
         self.models.setdefault(model, Counter()).update(counted)
 
-    def fault(self, fault: str, model: str = "") -> None:
+    def fault(self, fault: str, model: str) -> None:
         """Count one failure."""
         with self._lock:
             self.faults[fault] += 1

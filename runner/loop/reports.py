@@ -1,4 +1,4 @@
-"""How a run and its trials are told: lines for people, reports for the platform. Pure functions."""
+"""What is said of a run and its trials: lines for people, reports for the platform. Only reads."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class Search:
             if self.outer is not None:
                 steering = self.journal.steering()[1]
                 self.outer.boundary(self.journal.decided(), self._mechanism.running, steering)
-                self.again()  # also what the platform's door said of a draft
+                self.report_again()  # also what the platform's door said of a draft
             pending = self._propose(view, min(self.rules.parallel, left), decider)
         measured = trainings.measured(pending)
         last = max(measured, default=0)
@@ -307,7 +307,7 @@ class Search:
             count += 1
         return count
 
-    # --- telling ---
+    # --- reporting ---
 
     def _result(self) -> baseline.Result | None:
         return baseline.result(self.journal, minimize=self.task.minimize)
@@ -318,9 +318,8 @@ class Search:
             self._state = state
             self._report()
 
-    def again(self) -> None:
-        """Something beside the trials came about (Level 2 has thought): report it. From any
-        thread."""
+    def report_again(self) -> None:
+        """Something beside the trials came about, such as a draft. From any thread."""
         with self._reporting:
             self._report()
 

@@ -89,7 +89,7 @@ class DraftEntry:
             after_trial=self.after_trial,
         )
 
-    def memory(self) -> dict[str, Any]:
+    def recalled(self) -> dict[str, Any]:
         """What a later Level 2 should know of it: name, source, digest, state, reason, operator."""
         files = {} if self.draft is None else self.draft.files
         path = next((p for p in files if p.startswith("mechanisms/")), "")
@@ -105,7 +105,7 @@ class DraftEntry:
         }
 
 
-class Memory:
+class DraftMemo:
     """`interfaces.Memo`, in the journal."""
 
     def __init__(self, store: Store, prefix: str) -> None:
@@ -183,9 +183,9 @@ class Drafts:
             self._told(draft_id, generator=generator, title=title, rule=rule)
             self.memo(draft_id).forget()
 
-    def memo(self, draft_id: str) -> Memory:
+    def memo(self, draft_id: str) -> DraftMemo:
         """What is kept of a draft until it is done."""
-        return Memory(self.store, f"drafting/{draft_id}/")
+        return DraftMemo(self.store, f"drafting/{draft_id}/")
 
     def _told(self, draft_id: str, *, generator: str, title: str, rule: str = "") -> None:
         told = {"generator": generator, "title": title, "rule": rule}
@@ -283,11 +283,11 @@ class Drafts:
         return {kind: int(self.store.rows(query)[0][0]) for kind, query in counts.items()}
 
 
-def memories(drafts: Iterable[DraftEntry]) -> tuple[dict[str, Any], ...]:
+def earlier_drafts(drafts: Iterable[DraftEntry]) -> tuple[dict[str, Any], ...]:
     """What earlier drafts were and what became of them, for Level 2; of one that was refused before
     it was submitted, the reason alone."""
     told = [d for d in drafts if d.draft is not None or d.state is DraftState.REFUSED]
-    return tuple(d.memory() for d in told)
+    return tuple(d.recalled() for d in told)
 
 
 def _draft(row: sqlite3.Row) -> DraftEntry:

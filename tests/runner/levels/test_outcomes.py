@@ -75,7 +75,7 @@ def search(folder: Path, *, level2: bool) -> tuple[Search, Journal]:
         outer=outer,
     )
     if outer is not None:
-        outer.news = loop.again
+        outer.news = loop.report_again
     return loop, journal
 
 
@@ -132,7 +132,7 @@ def test_what_comes_late_does_not_change_how_the_run_ended(tmp_path: Path, state
     assert report is not None
     journal.run_report_done(report, Report.SENT)
     Drafts(journal).due(8)
-    loop.again()
+    loop.report_again()
     late = journal.waiting_run_report()
     assert late is not None
     assert late.state == state
