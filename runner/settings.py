@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,6 +22,9 @@ from runner.loop.memory import Remembered, host_of, remember
 from runner.loop.search import Steer
 from runner.storage.journal import Journal
 from runner.tasks import Places, get_task
+
+if TYPE_CHECKING:
+    from runner.llm.providers import Providers
 
 KEY_VARIABLES = ("ESCAPEMENT_LLM_KEY", "OPENAI_API_KEY")
 LEDGER = "tokens.json"
@@ -197,29 +200,10 @@ def parts_of(
     researcher: Researcher | None = CatalogResearcher()
     if "openai" in (settings.prior, settings.generator):
         from runner.levels.research import OpenAIResearcher  # noqa: PLC0415
-        from runner.llm.client import Llm  # noqa: PLC0415 - openai takes seconds to load
         from runner.llm.prompting import Prompts  # noqa: PLC0415
-        from runner.llm.providers import Providers  # noqa: PLC0415
 
         prompts = Prompts(settings.prompts) if settings.prompts else Prompts()
-        ledger = Ledger(
-            cap_tokens=settings.token_cap,
-            cap_cost=settings.cost_cap,
-            path=settings.out / LEDGER,
-        )
-        models = [
-            Llm(
-                base_url=url,
-                model=model,
-                api_key=key,
-                ledger=ledger,
-                price=price,
-                deadline_seconds=settings.call_seconds,
-                question_seconds=2.5 * settings.call_seconds,
-            )
-            for model, url, key, price in settings.models()
-        ]
-        llm = Providers(models, say=say)
+        llm = _language_models(settings, say)
         if settings.prior == "openai":
             prior = openai = OpenAIPrior(
                 llm, description=task.description, metric=task.metric, prompts=prompts
@@ -229,3 +213,26 @@ def parts_of(
         if settings.generator == "openai":
             researcher = OpenAIResearcher(llm, metric=task.metric, prompts=prompts)
     return prior, steer, (researcher if settings.level2_every else None)
+
+
+def _language_models(settings: RunSettings, say: Callable[[str], None]) -> Providers:
+    """All that were named, on one ledger. Raises BudgetExceeded."""
+    from runner.llm.client import Llm  # noqa: PLC0415 - openai takes seconds to load
+    from runner.llm.providers import Providers  # noqa: PLC0415
+
+    ledger = Ledger(
+        cap_tokens=settings.token_cap, cap_cost=settings.cost_cap, path=settings.out / LEDGER
+    )
+    models = [
+        Llm(
+            base_url=url,
+            model=model,
+            api_key=key,
+            ledger=ledger,
+            price=price,
+            deadline_seconds=settings.call_seconds,
+            question_seconds=2.5 * settings.call_seconds,
+        )
+        for model, url, key, price in settings.models()
+    ]
+    return Providers(models, say=say)

@@ -23,6 +23,7 @@ from sandbox.mechanism import Constraint
 from sandbox.syntax import expression_of
 
 MAX_NODES = 400
+MAX_DEPTH = 20
 MAX_RULES = 100
 MAX_MODULES = 20
 EXITS = ("sys.exit", "exit", "quit", "os._exit")
@@ -206,54 +207,64 @@ def _followed(
     constants: set[str],
 ) -> ast.expr | None:
     """`node` with every name but constants replaced by its expression; None if one is unknown."""
-    left = [MAX_NODES]
-
-    def follow(part: ast.expr, inside: bool, depth: int) -> ast.expr:
-        if depth > 20:
-            raise Unknown("names in a circle")
-
-        class Replace(ast.NodeTransformer):
-            def generic_visit(self, node: ast.AST) -> ast.AST:
-                left[0] -= 1
-                if left[0] < 0:
-                    raise Unknown("too large")
-                return super().generic_visit(node)
-
-            def visit_Name(self, node: ast.Name) -> ast.expr:
-                return replaced(node.id, inside, depth)
-
-            def visit_Call(self, node: ast.Call) -> ast.expr:
-                node.args = [self.visit(argument) for argument in node.args]
-                return node
-
-            def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-                return replaced(ast.unparse(node), False, depth)
-
-            def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
-                text = ast.unparse(node)
-                return (
-                    replaced(text, False, depth) if text in constants else self.generic_visit(node)
-                )
-
-        result: ast.expr = Replace().visit(copy.deepcopy(part))
-        return result
-
-    def replaced(name: str, inside: bool, depth: int) -> ast.expr:
-        if inside and name in local:
-            expression = local[name]
-            if expression is None:
-                raise Unknown(name)
-            return follow(expression, True, depth + 1)
-        if name in constants:
-            return ast.Name(id=name, ctx=ast.Load())
-        if name in outer:
-            return follow(outer[name], False, depth + 1)
-        raise Unknown(name)
-
     try:
-        return follow(node, True, 0)
+        return _Follower(local, outer, constants).followed(node, in_function=True)
     except (Unknown, RecursionError):
         return None
+
+
+class _Follower(ast.NodeTransformer):
+    """Replaces names by what they are bound to: in a function (`local`), else at the top (`outer`).
+    Raises Unknown for any other name, and over its limits."""
+
+    def __init__(
+        self, local: Mapping[str, ast.expr | None], outer: Names, constants: set[str]
+    ) -> None:
+        self.local, self.outer, self.constants = local, outer, constants
+        self._nodes = self._depth = 0
+        self._in_function = False  # whether what is visited stands in the function
+
+    def followed(self, part: ast.expr, *, in_function: bool) -> ast.expr:
+        if self._depth > MAX_DEPTH:
+            raise Unknown("names in a circle")
+        before, self._in_function = self._in_function, in_function
+        self._depth += 1
+        result: ast.expr = self.visit(copy.deepcopy(part))
+        self._depth -= 1
+        self._in_function = before
+        return result
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise Unknown("too large")
+        return super().generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if self._in_function and node.id in self.local:
+            expression = self.local[node.id]
+            if expression is None:
+                raise Unknown(node.id)
+            return self.followed(expression, in_function=True)
+        return self._at_the_top(node.id)
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        node.args = [self.visit(argument) for argument in node.args]
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        return self._at_the_top(ast.unparse(node))
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        text = ast.unparse(node)
+        return self._at_the_top(text) if text in self.constants else self.generic_visit(node)
+
+    def _at_the_top(self, name: str) -> ast.expr:
+        if name in self.constants:
+            return ast.Name(id=name, ctx=ast.Load())
+        if name in self.outer:
+            return self.followed(self.outer[name], in_function=False)
+        raise Unknown(name)
 
 
 def _free(node: ast.expr) -> bool:

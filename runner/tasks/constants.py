@@ -91,11 +91,7 @@ def read(
     left: dict[str, str] = {}
     names: dict[str, ast.expr] = {}
     for name, node in assignments(tree):
-        if len(slots) + len(left) > MAX_CONSTANTS:
-            raise TaskError(
-                f"{what} has over {MAX_CONSTANTS} constants at the top: name those to "
-                "search in a space.yaml and move the others into a file of their own"
-            )
+        _check_count(len(slots) + len(left), what)
         if node is not None and scope.stays(name):
             names[name] = text.variables.resolved(node)
         why = scope.why_left(name, node)
@@ -127,6 +123,14 @@ def read(
         environment=text.variables.environment,
         alone=alone,
     )
+
+
+def _check_count(found: int, what: str) -> None:
+    if found > MAX_CONSTANTS:
+        raise TaskError(
+            f"{what} has over {MAX_CONSTANTS} constants at the top: move those that are not to be "
+            "searched into a file of their own"
+        )
 
 
 def edit(source: Source, values: Mapping[str, Scalar]) -> bytes:

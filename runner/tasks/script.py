@@ -104,10 +104,7 @@ class ScriptTask:
     name = "script"
 
     def __init__(self, options: ScriptOptions, *, out: Path | None) -> None:
-        root = options.directory
-        if not root.is_dir():
-            raise TaskError(f"{root} is not a folder: give --dir the folder with the script")
-        self.root = real(root)
+        self.root = real(options.directory)
         self.file, self.lines = _space_file(options, self.root)
         self.script = options.script or self.file.script
         self.folder = look(self.root, share=self.file.share, without=(out,) if out else ())
@@ -136,7 +133,7 @@ class ScriptTask:
             options.budget_seconds or self.file.deadline_seconds or DEFAULT_SECONDS
         )
         self.rules = rules_of(self.source, (self.root / self.script).parent)
-        locked = {*self.file.lock, *(name.strip() for name in options.lock.split(",") if name)}
+        locked = {*self.file.lock, *options.lock.replace(",", " ").split()}
         knobs, self.left_alone = _knobs(self.source, self.file, self.lines, locked)
         if not knobs:
             left = self.left_alone

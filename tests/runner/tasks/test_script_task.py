@@ -100,7 +100,7 @@ def test_metric_direction_and_lock(folder):
         HONEST.replace("val_bpb", "score") + "A = 2\nprint(A)\n",
         metric="score",
         maximize=True,
-        lock="A",
+        lock="A, ",
     )
     assert (task.metric, task.minimize, list(task.space)) == ("score", False, ["LR"])
     assert "locked" in task.left_alone["A"]
