@@ -36,6 +36,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "platform")]
 from loops import WARM_UP, Clock, Trainer, alone, bare, linked, nothing, sandbox  # noqa: E402
 
 from scripts.chaos_loop import Crew, answers, rows  # noqa: E402
+from scripts.chaos_loop_trouble import order_seed  # noqa: E402
 
 SHORT_SECONDS = 0.05  # a training that nothing happens in
 
@@ -171,32 +172,10 @@ def two_versions(crew: Crew, folder: Path) -> None:
 
     It is an operator of the seed library: approved by being there.
     """
-    from audit.actors import SYSTEM  # noqa: PLC0415
-    from proposals import branches  # noqa: PLC0415
-    from proposals.activations import request  # noqa: PLC0415
-    from proposals.acts import act, locked_target  # noqa: PLC0415
-    from proposals.models import Activation  # noqa: PLC0415
-    from runs.models import Target  # noqa: PLC0415
-
-    from sandbox.report import digest_of  # noqa: PLC0415
+    from runs.models import Target  # noqa: PLC0415 - after django.setup()
 
     linked(folder / "null", crew, Trainer(lambda _: 0.0), 2)
-    repository = branches.living()
-    commit = repository.head()
-    operator = repository.library(commit)["tabu"]
-    target = Target.objects.get(name="lab")
-    with act(actor=SYSTEM, tried="seed", subject="target:lab", target="lab") as ledger:
-        request(
-            ledger,
-            target=locked_target(target.pk),
-            kind=Activation.Kind.SEED,
-            mechanism="tabu",
-            path=operator.path,
-            commit=commit,
-            digest=digest_of(operator.source),
-            actor=SYSTEM,
-            reason="benchmark",
-        )
+    order_seed(Target.objects.get(name="lab"), "tabu", reason="benchmark")
     linked(folder / "tabu", crew, Trainer(lambda _: 0.0), 2)
 
 

@@ -43,7 +43,7 @@ from scripts.chaos_loop_judge import (  # noqa: E402
     of_trainings,
     replayed,
 )
-from scripts.chaos_loop_trouble import OPERATORS, Troubles, Way, small_disk  # noqa: E402
+from scripts.chaos_loop_trouble import OPERATORS, Proxy, Troubles, small_disk  # noqa: E402
 
 __all__ = ["Crew", "answers", "rows"]
 
@@ -60,9 +60,9 @@ OUR_OWN = "a seed is the first of its target"
 class Chaos:
     """One installation, its runners, and what was done to them."""
 
-    def __init__(self, crews: list[Crew], way: Way, draw: random.Random, *, disk: bool) -> None:
+    def __init__(self, crews: list[Crew], proxy: Proxy, draw: random.Random, *, disk: bool) -> None:
         self.crews, self.draw = crews, draw
-        self.troubles = Troubles(crews, way, draw)
+        self.troubles = Troubles(crews, proxy, draw)
         if not disk:
             del self.troubles.all["full"]
         self.kills: Counter[str] = Counter()
@@ -208,7 +208,7 @@ class Chaos:
         return len(wanted) == 1 and rows(database, seen) == wanted
 
 
-def crews_of(folder: Path, way: Way, port: int, options: argparse.Namespace) -> list[Crew]:
+def crews_of(folder: Path, proxy: Proxy, port: int, options: argparse.Namespace) -> list[Crew]:
     """The runners; the first has web server and worker beside it."""
     return [
         Crew(
@@ -218,7 +218,7 @@ def crews_of(folder: Path, way: Way, port: int, options: argparse.Namespace) -> 
             name=f"gpu-{number + 1}",
             seed=options.seed % 1_000_000 + number,
             sandbox=options.sandbox,
-            door=way.url,
+            address=proxy.url,
             port=port,
         )
         for number in range(options.runners)
@@ -228,8 +228,8 @@ def crews_of(folder: Path, way: Way, port: int, options: argparse.Namespace) -> 
 def disturbed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Set up, disturb, judge."""
     port = Crew(folder=folder, trials=1, parallel=1).port
-    way = Way(port)
-    crews = crews_of(folder, way, port, options)
+    proxy = Proxy(port)
+    crews = crews_of(folder, proxy, port, options)
     first = crews[0]
     with small_disk(folder / "runs", megabytes=DISK_MEGABYTES) as disk:
         first.set_up()
@@ -240,7 +240,7 @@ def disturbed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
         django.setup()
         # The moments of kills are no secrets.
-        chaos = Chaos(crews, way, random.Random(options.seed), disk=disk)  # noqa: S311
+        chaos = Chaos(crews, proxy, random.Random(options.seed), disk=disk)  # noqa: S311
         try:
             first.start("web")
             while not answers(first.url):

@@ -108,8 +108,8 @@ def write_script(folder: Path, log: Path) -> None:
 @dataclass
 class Crew:
     """The processes of one installation below `folder`; `name` is the runner's. Several crews of
-    one folder and port are several runners of one installation. `door`: the address that the runner
-    is told, if it is not the web server's own."""
+    one folder and port are several runners of one installation. `address`: what the runner is
+    told, if it is not the web server's own."""
 
     folder: Path
     trials: int
@@ -117,7 +117,7 @@ class Crew:
     name: str = "gpu-1"
     seed: int = 7
     sandbox: str = ""
-    door: str = ""
+    address: str = ""
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _useless: tuple[int, int] = (-1, 0)  # decided trials at the last start again, starts since
@@ -178,7 +178,7 @@ class Crew:
     def register(self) -> None:
         self.manage(
             *("register_runner", self.name, "--target", "lab", "--operator", "linus"),
-            *("--out", str(self.key), "--url", self.door or self.url),
+            *("--out", str(self.key), "--url", self.address or self.url),
         )
 
     def options(self, out: Path | None = None) -> list[str]:

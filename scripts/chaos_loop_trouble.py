@@ -31,10 +31,10 @@ CANNED = {
     "missing": b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 15\r\n"
     b"Connection: close\r\n\r\n<h1>nginx</h1>\r\n",
 }
-WAYS = ("cut", "half", "slow", *CANNED)
+PROXY_MODES = ("cut", "half", "slow", *CANNED)
 
 
-class Way:
+class Proxy:
     """A proxy between the runners and the web server. `mode`: "" passes everything; `cut` hangs up;
     `half` passes the request and half of its answer; `slow` passes a little at a time; `error` and
     `missing` answer by themselves."""
@@ -50,7 +50,7 @@ class Way:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.getsockname()[1]}"
 
-    def become(self, mode: str) -> None:
+    def switch(self, mode: str) -> None:
         """Another mode, for connections that are open as well: they are cut."""
         self.mode = mode
         for one in list(self._open):
@@ -100,8 +100,8 @@ def _pump(source: socket.socket, sink: socket.socket, mode: str) -> None:
 class Troubles:
     """All of them, for the runners of one installation."""
 
-    def __init__(self, crews: list[Crew], way: Way, draw: random.Random) -> None:
-        self.crews, self.way, self.draw = crews, way, draw
+    def __init__(self, crews: list[Crew], proxy: Proxy, draw: random.Random) -> None:
+        self.crews, self.proxy, self.draw = crews, proxy, draw
         self.refused_starts: list[str] = []
         self.orders = self.seeds = 0
         self.all: dict[str, Callable[[], Any]] = {
@@ -119,10 +119,10 @@ class Troubles:
         return self.draw.choice(self.crews)
 
     def block(self) -> str:
-        mode = self.draw.choice(WAYS)
-        self.way.become(mode)
+        mode = self.draw.choice(PROXY_MODES)
+        self.proxy.switch(mode)
         time.sleep(self.draw.uniform(1.0, 6.0))
-        self.way.become("")
+        self.proxy.switch("")
         return mode
 
     def lock_journal(self) -> str:
@@ -210,23 +210,31 @@ class Troubles:
 def _ordered(target: Any, name: str) -> str:
     """Raises Denied."""
     from audit.actors import SYSTEM  # noqa: PLC0415 - after django.setup()
-    from proposals import branches, lifecycle  # noqa: PLC0415
+    from proposals import lifecycle  # noqa: PLC0415
+
+    lived = target.activations.filter(live_at__isnull=False, mechanism=name).first()
+    if lived is None:
+        order_seed(target, name, reason="chaos")
+        return name
+    lifecycle.roll_back(target_id=target.pk, activation_id=lived.pk, actor=SYSTEM, reason="chaos")
+    return f"back to {name}"
+
+
+def order_seed(target: Any, name: str, *, reason: str) -> None:
+    """Order an operator of the seed as if it were the target's first mechanism. Raises Denied."""
+    from audit.actors import SYSTEM  # noqa: PLC0415 - after django.setup()
+    from proposals import branches  # noqa: PLC0415
     from proposals.activations import request  # noqa: PLC0415
     from proposals.acts import act, locked_target  # noqa: PLC0415
     from proposals.models import Activation  # noqa: PLC0415
 
     from sandbox.report import digest_of  # noqa: PLC0415
 
-    lived = target.activations.filter(live_at__isnull=False, mechanism=name).first()
-    if lived is not None:
-        lifecycle.roll_back(
-            target_id=target.pk, activation_id=lived.pk, actor=SYSTEM, reason="chaos"
-        )
-        return f"back to {name}"
     repository = branches.living()
     commit = repository.head()
     operator = repository.library(commit)[name]
-    with act(actor=SYSTEM, tried="seed", subject="target:lab", target="lab") as ledger:
+    subject = f"target:{target.name}"
+    with act(actor=SYSTEM, tried="seed", subject=subject, target=target.name) as ledger:
         request(
             ledger,
             target=locked_target(target.pk),
@@ -236,9 +244,8 @@ def _ordered(target: Any, name: str) -> str:
             commit=commit,
             digest=digest_of(operator.source),
             actor=SYSTEM,
-            reason="chaos",
+            reason=reason,
         )
-    return name
 
 
 @contextmanager
