@@ -15,3 +15,10 @@ def write_shard(path, seed, documents=60):
     pick = random.Random(seed)
     texts = [" ".join(pick.choices(WORDS, k=80)) for _ in range(documents)]
     parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=16)
+
+
+def write_shards(folder, count=3):
+    """A folder of shards; gives it back."""
+    for number in range(count):
+        write_shard(folder / f"shard_{number:05d}.parquet", number)
+    return folder

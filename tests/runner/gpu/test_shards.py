@@ -15,17 +15,14 @@ from runner.gpu import manifest, shards
 from runner.gpu.manifest import ShardError
 from runner.gpu.shards import BEGIN, documents, prepare
 from runner.processes import locks
-from tests.runner.shardfolder import write_shard
+from tests.runner.shardfolder import write_shard, write_shards
 
 VOCABULARY = 512
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("shards")
-    for number in range(3):
-        write_shard(place / f"shard_{number:05d}.parquet", number)
-    return place
+    return write_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")

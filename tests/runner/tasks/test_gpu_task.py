@@ -22,7 +22,7 @@ from runner.gpu.space import SETTINGS
 from runner.gpu.text import batches, text_of
 from runner.processes import locks
 from runner.tasks import Places, TaskError, get_task, gpt_gpu
-from tests.runner.shardfolder import write_shard
+from tests.runner.shardfolder import write_shards
 
 TINY = SETTINGS["tiny"]
 CPU = torch.device("cpu")
@@ -30,10 +30,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("shards")
-    for number in range(3):
-        write_shard(place / f"shard_{number:05d}.parquet", number)
-    return place
+    return write_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from runner.tasks import TaskError
 from runner.tasks.constants import read
 from tests.runner.scriptfolder import HONEST, made, seen, trials, tried
+from tests.runner.waiting import until, wait_for_end
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = Path(__file__).parents[1] / "scripts"
@@ -232,19 +232,19 @@ def test_children_do_not_outlive_their_trial(folder, tmp_path):
     marker = tmp_path / "pid"
     code = (
         HONEST + "import subprocess, sys\n"
-        "code = 'import time; time.sleep(60)'\n"
+        "code = 'import time; time.sleep(600)'\n"
         "child = subprocess.Popen([sys.executable, '-c', code], start_new_session=True)\n"
         f"open({str(marker)!r}, 'w').write(str(child.pid))\n"
     )
     assert tried(made(folder, code)).metric == 1.1
-    _gone(int(marker.read_text()))
+    wait_for_end(int(marker.read_text()))
 
 
 def test_what_a_killed_runner_left_running_is_ended_by_the_next_start(folder, tmp_path):
     marker, out = tmp_path / "pid", tmp_path / "out"
     code = (
         "LR = 0.1\nimport os, subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'],"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'],"
         " start_new_session=True)\n"
         f"open({str(marker)!r}, 'w').write(str(child.pid))\ntime.sleep(LR * 600)\n"
     )
@@ -256,34 +256,15 @@ def test_what_a_killed_runner_left_running_is_ended_by_the_next_start(folder, tm
         "t.run(t.space.defaults(), seed=0)"
     )
     runner = subprocess.Popen([sys.executable, "-c", start], cwd=ROOT)
-    _until(lambda: marker.exists() and marker.read_text())
+    until(lambda: marker.exists() and marker.read_text())
     runner.send_signal(signal.SIGKILL)
     runner.wait(10)
     pid = int(marker.read_text())
     task = made(folder, None, out=out, budget_seconds=1)
     assert tried(task).failure == "timeout"
-    _gone(pid)
+    wait_for_end(pid)
     assert not (trials(out)[0] / "outcome.json").exists()  # kept as what it was: cut off
     assert not (trials(out)[0] / "work").exists()
-
-
-def _until(condition):
-    for _ in range(2400):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen within 120 s")
-
-
-def _gone(pid):
-    def gone():
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        return state == "Z"
-
-    _until(gone)
 
 
 def test_a_script_sees_no_secret(folder, monkeypatch):

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from runner.tasks.base import Deadline, classify, measure, trial_environment
 from runner.tasks.gpt import GptTask
 from runner.tasks.reading import MetricReader
 from tests.runner.gpt.test_train import SMALL
+from tests.runner.waiting import until, wait_for_end
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -133,35 +133,18 @@ def test_a_trial_sees_no_secret(monkeypatch):
 def test_a_trial_dies_with_the_runner(tmp_path):
     """kill -9 of the runner leaves no trainer behind."""
     marker = tmp_path / "pid"
-    code = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    code = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     runner = subprocess.Popen(
         [sys.executable, "-c", f"from tests.runner.tasks.test_tasks import trial; trial({code!r})"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"},
     )
     try:
-        _until(lambda: marker.exists() and marker.read_text())
+        until(lambda: marker.exists() and marker.read_text())
     finally:
         runner.send_signal(signal.SIGKILL)
         runner.wait(10)
-    pid = int(marker.read_text())
-    _until(lambda: not _alive(pid))
-
-
-def _until(condition):
-    for _ in range(2400):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen within 120 s")
-
-
-def _alive(pid):
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    wait_for_end(int(marker.read_text()))
 
 
 # --- the gpt task ---
