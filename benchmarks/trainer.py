@@ -158,16 +158,11 @@ def compared(speed: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=6, help="steps a round")
-    parser.add_argument("--cache", type=Path, default=ROOT / "var" / "corpus")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+def measured(cache: Path, *, rounds: int, steps: int) -> dict[str, Any]:
+    """Both, whole steps and then without an optimizer, with what was learnt in between."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    corpus = prepare(options.cache)
+    corpus = prepare(cache)
     text, held_out = (
         torch.frombuffer(bytearray(part), dtype=torch.uint8)
         for part in read(corpus.path, digest=corpus.digest, train_bytes=corpus.train_bytes)
@@ -176,21 +171,14 @@ def main() -> None:
     shape = ours.Shape.of(knobs)
     (our_model, our), (plain_model, plain) = our_step(shape, knobs), plain_step(shape)
     rows = int(knobs["DEVICE_BATCH_SIZE"])
-    speed = in_turns(
-        {"ours": our, "plain": plain}, text, rounds=options.rounds, length=options.steps, rows=rows
-    )
+    speed = in_turns({"ours": our, "plain": plain}, text, rounds=rounds, length=steps, rows=rows)
     learnt = {
         "ours": round(bits(our_model, held_out), 4),
         "plain": round(bits(plain_model, held_out), 4),
     }
-    bare = in_turns(
-        {"ours": passes(our_model), "plain": passes(plain_model)},
-        text,
-        rounds=options.rounds,
-        length=options.steps,
-        rows=rows,
-    )
-    result = {
+    bare_steps = {"ours": passes(our_model), "plain": passes(plain_model)}
+    bare = in_turns(bare_steps, text, rounds=rounds, length=steps, rows=rows)
+    return {
         "what": "tokens per processor second, one thread, in turns, one process",
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": {**host_facts(), "torch": torch.__version__, "machine": platform.machine()},
@@ -205,16 +193,26 @@ def main() -> None:
             "ours": sum(p.numel() for p in our_model.parameters()),
             "plain": sum(p.numel() for p in plain_model.parameters()),
         },
-        "rounds": options.rounds,
-        "steps_a_round": options.steps,
+        "rounds": rounds,
+        "steps_a_round": steps,
         "whole_steps": compared(speed),
         "forward_and_backward_alone": compared(bare),
         "bits_per_byte_after_the_same_tokens": {
-            "tokens": (options.rounds + 1) * options.steps * rows * SEQUENCE_LENGTH,
+            "tokens": (rounds + 1) * steps * rows * SEQUENCE_LENGTH,
             **learnt,
             "note": "ours with its default rates, plain with one AdamW rate; neither is tuned",
         },
     }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=6, help="steps a round")
+    parser.add_argument("--cache", type=Path, default=ROOT / "var" / "corpus")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    result = measured(options.cache, rounds=options.rounds, steps=options.steps)
     text_out = json.dumps(result, indent=1) + "\n"
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

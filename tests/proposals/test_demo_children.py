@@ -87,7 +87,7 @@ def test_stopping_lets_each_say_its_last_words(out: io.StringIO) -> None:
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('bye'), sys.exit(0)))\n"
         "print('here')\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     one = child(out, code)
     one.start()
@@ -100,9 +100,9 @@ def test_who_does_not_stop_is_killed_with_all_that_it_started(out: io.StringIO) 
     code = (
         "import signal, subprocess, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "print('pid', p.pid)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     one = child(out, code, grace=0.5)
     one.start()
@@ -128,12 +128,12 @@ def test_children_die_with_a_parent_that_is_killed() -> None:
         "from pathlib import Path\n"
         "from proposals.demo.children import Child\n"
         "from proposals.demo.console import Console\n"
-        "one = Child(name='web', command=(sys.executable, '-c', 'import time; time.sleep(60)'),\n"
+        "one = Child(name='web', command=(sys.executable, '-c', 'import time; time.sleep(600)'),\n"
         "            env=dict(os.environ), cwd=Path.cwd(), console=Console(sys.stderr))\n"
         "one.start()\n"
         "time.sleep(0.5)\n"
         "print(one.process.pid, flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
