@@ -57,7 +57,7 @@ def trace_of(folder: Path, name: str, *, budget_seconds: float) -> Trace:
     finally:
         journal.close()
     if not known or known["task"] != "gpt":
-        raise ValueError(f"{folder} holds no run of the gpt task")
+        raise ValueError(f"{folder} holds no run of the gpt task: record one with --task gpt")
     trials = tuple(trial_of(entry) for entry in entries)
     check_space(trials)
     host = f"{os.cpu_count()} CPU cores ({platform.machine()})"
@@ -93,11 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if not NAME.fullmatch(options.name):
-            raise ValueError(f"{options.name!r} is no name of a trace")
+            raise ValueError(f"{options.name!r} is no name of a trace: lower case, digits, - and _")
         if not 0 < options.budget_seconds < math.inf:
             raise ValueError("--budget-seconds is the time that each training of the run had")
         if not (options.folder / DATABASE).is_file():
-            raise ValueError(f"{options.folder} holds no run")
+            raise ValueError(f"{options.folder} holds no run: give the folder of `run --out`")
         trace = trace_of(options.folder, options.name, budget_seconds=options.budget_seconds)
         path = FOLDER / f"{options.name}.json.gz"
         with path.open("xb") as file:  # a trace that was recorded is never replaced

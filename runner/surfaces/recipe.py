@@ -77,6 +77,7 @@ class Recipe(BaseModel):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")
     about: str = Field(max_length=2000)
+    # `runner.gpt.train`, as recorded recipes call it: it is part of their digests.
     trainer: str = Field(pattern=r"^runner\.train$")
     metric: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
     minimize: bool

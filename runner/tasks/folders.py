@@ -159,7 +159,7 @@ def _shared(root: Path, name: str) -> str:
     path = root / name
     inside = Path(os.path.normpath(path)).is_relative_to(root) and name not in ("", ".")
     if Path(name).is_absolute() or not inside or not path.exists():
-        raise TaskError(f"share: {name!r} is nothing within {root}")
+        raise TaskError(f"share: {name!r} is nothing within {root}: name a file or folder of it")
     seen = hashlib.sha256()
     files = [path]
     if path.is_dir():

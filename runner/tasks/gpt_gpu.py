@@ -279,7 +279,10 @@ def _probed(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise TaskError(f"torch did not start within {PROBE_SECONDS:g} s") from None
+        raise TaskError(
+            f"torch did not answer within {PROBE_SECONDS:g} s: is the card, or this machine, busy? "
+            "Start it again"
+        ) from None
     found = [line for line in done.stdout.splitlines() if line.startswith("probe: ")]
     if done.returncode != 0 or len(found) != 1:
         why = done.stderr.strip()[-1200:] or f"the probe ended with code {done.returncode}"

@@ -117,7 +117,7 @@ def _claim(trials: Path) -> Path:
             folder = trials / f"{number:06d}"
             folder.mkdir()
             return folder
-    raise OSError(f"{trials} is full")
+    raise OSError(f"{trials} holds {MAX_TRIALS} trials: choose another --out")
 
 
 def end_marked(mark: str, work: Path) -> None:
