@@ -113,7 +113,6 @@ class Llm:
         self.question_seconds = question_seconds
         self.deadline_seconds = deadline_seconds
         self.retries = retries
-        self.answer_bytes = answer_bytes
         self.answer_tokens = answer_tokens
         self._form = _Form()
         self._ratio = 1.0  # of tokens that were counted to those that were expected: the highest

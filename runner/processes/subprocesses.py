@@ -53,7 +53,6 @@ class Finished:
     output: str
     timed_out: bool
     seconds: float
-    cut_bytes: int = 0
 
 
 class Tail:
@@ -72,14 +71,10 @@ class Tail:
         self.head += data[:room]
         self.tail = (self.tail + data[room:])[-self.half :]
 
-    @property
-    def cut_bytes(self) -> int:
-        """How much was not kept."""
-        return self.seen - len(self.head) - len(self.tail)
-
     def text(self) -> str:
-        """What was kept, with a note where something is missing."""
-        note = f"\n... {self.cut_bytes} bytes cut ...\n".encode() if self.cut_bytes else b""
+        """What was kept, with a note of how much is missing, if anything is."""
+        cut = self.seen - len(self.head) - len(self.tail)
+        note = f"\n... {cut} bytes cut ...\n".encode() if cut else b""
         return (self.head + note + self.tail).decode(errors="replace")
 
 
@@ -114,7 +109,6 @@ def run(
         output=kept.text(),
         timed_out=timed_out,
         seconds=time.monotonic() - started,
-        cut_bytes=kept.cut_bytes,
     )
 
 
