@@ -30,8 +30,8 @@ from runner.loop.search import MAX_EMPTY, Plan, Search
 from runner.storage.drafts import Drafts, DraftState
 from runner.storage.journal import Journal
 from sandbox.mechanism import Candidate, Mechanism, View
-from tests.runner.processes.test_subprocesses import gone
 from tests.runner.surface import SurfaceTask, WalkPrior
+from tests.runner.waiting import wait_for_end
 
 ROOT = Path(__file__).parents[3]
 
@@ -379,7 +379,7 @@ def test_a_signal_stops_at_once_and_leaves_no_trainer(tmp_path: Path) -> None:
     assert "stopped" in output
     process.stdout.close()
     for pid in trainers:
-        assert gone(int(pid))
+        wait_for_end(int(pid))
     journal = Journal(tmp_path / "run")  # the folder is free, and nothing is half done
     assert journal.count() == 0
     journal.close()

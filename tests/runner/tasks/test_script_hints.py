@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from runner.tasks import TaskError, get_task
-from tests.runner.processes.test_subprocesses import gone
 from tests.runner.scriptfolder import made, tried
+from tests.runner.waiting import wait_for_end
 
 NANO = """out_dir = 'out'
 eval_interval = 2000
@@ -164,4 +164,4 @@ def test_what_clears_its_environment_is_ended_with_the_trial(tmp_path):
     folder = tmp_path / "given"
     folder.mkdir()
     assert tried(made(folder, code, out=tmp_path / "out")).metric == 0.1
-    assert gone(int(told.read_text()))
+    wait_for_end(int(told.read_text()))
