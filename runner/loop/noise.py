@@ -2,7 +2,7 @@
 
 The noise is the standard deviation of one training's metric under another seed, measured by
 repeating the default configuration on one host; baselines of other runs of the same task on the
-same host are pooled with it. Which trials are kept is not decided here (`runner.deciding`).
+same host are pooled with it. Which trials are kept is not decided here (`runner.loop.acceptance`).
 """
 
 from __future__ import annotations
