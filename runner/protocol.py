@@ -203,7 +203,7 @@ class RunReport(Wire):
     task: str = Field(max_length=60)
     task_digest: str = Field(pattern=HEX64)
     description: str = Field(default="", max_length=2000)
-    metric: str = "val_bpb"
+    metric: str = Field(default="val_bpb", max_length=60)
     minimize: bool = True
     space: dict[str, Any]
     host: dict[str, Any]  # cpu, cores, torch version, corpus digest, budget_seconds, prior, seed
@@ -238,7 +238,7 @@ class TrialReport(Wire):
     message: str = Field(default="", max_length=4000)
     seconds: float = Field(ge=0)
     best_metric: float | None
-    mechanism: str = Field(default="", max_length=60)
+    mechanism: str = Field(default="", pattern=r"^([a-z][a-z0-9_]{0,59})?$")
     digest: str = Field(pattern=r"^([0-9a-f]{64})?$")
     version: int = Field(default=0, ge=0)
     hooks: HookCounts = HookCounts()

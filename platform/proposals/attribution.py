@@ -35,7 +35,11 @@ def production_of(subject: Proposal) -> dict[str, Any]:
             "counts": attribution.count(trials),
             "against": [_against(activation) for activation in lived],
             "runs": [
-                {"run": run, "rows": attribution_rows(run), "measured": measured(run)}
+                {
+                    "run": run,
+                    "rows": attribution_rows(run, of=subject.digest),
+                    "measured": measured(run),
+                }
                 for run in runs[:MAX_RUNS]
             ],
             "more_runs": max(len(runs) - MAX_RUNS, 0),

@@ -12,6 +12,9 @@ from itertools import groupby
 from runs import attribution
 from runs.models import Run, Trial
 
+MAX_ROWS = 30
+UNREAD = ("config", "changes", "reason", "message", "repeats")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -33,21 +36,30 @@ class Row:
     held_after: float | None
     tone: str
     words: str
+    earlier: int  # stretches of the run before this one
 
 
-def attribution_rows(run: Run) -> list[Row]:
-    """The stretches in order, without the baseline."""
-    trials = list(run.trials.order_by("number"))
+def attribution_rows(run: Run, *, of: str = "") -> list[Row]:
+    """The latest MAX_ROWS stretches in order, without the baseline; where there are more, those of
+    the mechanism with the digest `of` alone, if one is given."""
+    trials = list(run.trials.order_by("number").defer(*UNREAD))
     held = trials[0].best_metric if trials else None
     trials = [t for t in trials if t.number]
     stretches = [list(group) for _, group in groupby(trials, key=lambda t: t.digest)]
+    shown = list(range(len(stretches)))
+    if of and len(shown) > MAX_ROWS:
+        shown = [index for index in shown if stretches[index][0].digest == of]
     rows = []
-    for index, stretch in enumerate(stretches):
+    for index in shown[-MAX_ROWS:]:
+        stretch = stretches[index]
         counts = attribution.count(stretch)
-        before, held = held, counts.last_best
+        before = stretches[index - 1][-1].best_metric if index else held
         words, tone = _gain(run, stretch, stretches[index - 1] if index else [])
+        if tone and not counts.decisions_changed:
+            words, tone = f"{words}: not its doing, it changed no decision", ""
         rows.append(
             Row(
+                earlier=index,
                 name=stretch[0].mechanism or "none",
                 digest=stretch[0].digest,
                 first=stretch[0].number,
@@ -61,7 +73,7 @@ def attribution_rows(run: Run) -> list[Row]:
                 acceptances_changed=counts.hooks["acceptances_changed"],
                 raised=counts.hooks["raised"],
                 held_before=before,
-                held_after=held,
+                held_after=counts.last_best,
                 tone=tone,
                 words=words,
             )
@@ -132,7 +144,8 @@ def result_words(run: Run) -> tuple[str, str]:
     if not result:
         return "the best is measured anew when the run ends", ""
     if not result["trial"]:
-        return "no trial was better than the baseline by the run's rule", ""
+        so_far = " so far" if run.state == "running" else ""
+        return f"no trial was better than the baseline by the run's rule{so_far}", ""
     if not result["metrics"]:
         return f"trial {result['trial']} failed each time it was measured anew", "bad"
     n, n_baseline = len(result["metrics"]), (run.noise or {}).get("n", 0)

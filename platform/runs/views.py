@@ -17,6 +17,7 @@ from runs.models import Run, Trial
 
 PAGE_SIZE = 30
 TRIALS_SHOWN = 60
+KEYS_SHOWN = 12
 MAX_TRIALS = 5000
 EXPORTED = (
     "number", "status", "failure", "metric", "repeats", "best_metric", "changes", "config",
@@ -32,13 +33,14 @@ def runs(request: HttpRequest) -> HttpResponse:
     rows = Run.objects.select_related("target", "runner").order_by("-started_at", "-pk")
     rows = rows.annotate(
         done=Count("trials"),
-        baseline=Subquery(first.values("metric")),
+        first_metric=Subquery(first.values("metric")),
         best=Subquery(last.values("best_metric")),
         mechanism=Subquery(last.values("mechanism")),
     )
     page = Paginator(rows, PAGE_SIZE).get_page(request.GET.get("page"))
     for row in page:
         row.gain = display.result_words(row)  # type: ignore[attr-defined]
+        row.pooled = (row.noise or {}).get("mean", row.first_metric)  # type: ignore[attr-defined]
     return render(request, "runs.html", {"page_obj": page, "query": "", "topics": "runs"})
 
 
@@ -46,8 +48,9 @@ def runs(request: HttpRequest) -> HttpResponse:
 def run(request: HttpRequest, pk: int) -> HttpResponse:
     """One run: plot, gains, trials, and how it was measured."""
     subject = get_object_or_404(Run.objects.select_related("target", "runner"), pk=pk)
-    trials = list(subject.trials.order_by("-number")[:MAX_TRIALS])[::-1]
-    colours = plots.colours_of(trials)
+    trials = list(subject.trials.order_by("-number").defer("config")[:MAX_TRIALS])[::-1]
+    data, keys = plots.plot_data(subject, trials), _keys(trials)
+    scale, colours = plots.scale_of(subject, trials), plots.colours_of(trials)
     for trial in trials:
         trial.colour = colours[trial.digest]  # type: ignore[attr-defined]
     shown = len(trials) if request.GET.get("all") else TRIALS_SHOWN
@@ -59,8 +62,12 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         "trials": trials[::-1][:shown],
         "hidden_trials": max(len(trials) - shown, 0),
         "unread_trials": trials[0].number if trials else 0,
-        "spans": _keys(trials),
-        "plot_data": plots.plot_data(subject, trials),
+        "spans": keys[-KEYS_SHOWN:],
+        "hidden_spans": max(len(keys) - KEYS_SHOWN, 0),
+        "plot_data": data,
+        "drawn": len(data["trials"]),
+        "drawable": len(trials),
+        "off_scale": sum(scale.outside(t.metric) for t in trials) if scale else 0,
         "chart": plots.chart(subject, trials),
         "attribution": display.attribution_rows(subject),
         "proposals": subject.proposal_set.order_by("-pk"),

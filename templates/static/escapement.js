@@ -28,6 +28,36 @@
     if (path && new URL(path).pathname === "/login/") event.preventDefault();
   });
 
+  // --- a page that renews itself: what one reads stays where it is, and keeps the focus ---
+  const FOCUSABLE = "a[href], button, summary, input, select, textarea";
+  const signature = (element) => {
+    const near = element.closest("[id]");
+    return [near ? near.id : "", element.tagName, element.getAttribute("href"), element.textContent].join(" ");
+  };
+  let place = null;
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.detail.target.id !== "page") return;
+    const page = event.detail.target;
+    const focused = page.contains(document.activeElement) && document.activeElement.matches(FOCUSABLE)
+      ? signature(document.activeElement) : null;
+    const mark = scrollY > 0 && [...page.querySelectorAll("[id]")].find((e) => {
+      const { top, height } = e.getBoundingClientRect();
+      return height > 0 && top >= 0 && top < innerHeight;
+    });
+    place = { focused, mark: mark && { id: mark.id, top: mark.getBoundingClientRect().top } };
+  });
+  document.addEventListener("htmx:afterSwap", () => {
+    const page = document.getElementById("page");
+    if (!place || !page) return;
+    const { focused, mark } = place;
+    place = null;
+    const again = focused && document.activeElement === document.body
+      && [...page.querySelectorAll(FOCUSABLE)].find((e) => signature(e) === focused);
+    if (again) again.focus({ preventScroll: true });
+    const marked = mark && document.getElementById(mark.id);
+    if (marked) scrollBy({ top: marked.getBoundingClientRect().top - mark.top, behavior: "instant" });
+  });
+
   // --- Django's cross-site token for htmx's POSTs: read from any form of the page ---
   document.addEventListener("htmx:configRequest", (event) => {
     const field = document.querySelector("input[name=csrfmiddlewaretoken]");

@@ -11,14 +11,19 @@
     return source ? JSON.parse(source.textContent) : null;
   };
 
+  // Values far out are drawn at the edge; the server says where that is, and why.
   const columns = (data) => {
-    const pick = (status) => data.trials.map((t) => (t.status === status ? t.metric : null));
-    const known = data.trials.map((t) => t.metric).filter((m) => m !== null);
-    const worst = known.length ? (data.minimize ? Math.max(...known) : Math.min(...known)) : 0;
-    const failed = data.trials.map((t) => (t.status === "failed" ? worst : null));
-    return [data.trials.map((t) => t.number), data.trials.map((t) => t.best),
-      pick("kept"), pick("discarded"), failed];
+    const clip = (m) => (m === null ? null : Math.min(Math.max(m, data.low), data.high));
+    const inside = (m) => m !== null && m === clip(m);
+    const pick = (status) => data.trials.map((t) => (t.status === status && inside(t.metric) ? t.metric : null));
+    return [data.trials.map((t) => t.number), data.trials.map((t) => clip(t.best)),
+      pick("kept"), pick("discarded"),
+      data.trials.map((t) => (t.status === "failed" ? data.worst : null)),
+      data.trials.map((t) => (t.metric === null || inside(t.metric) ? null : clip(t.metric)))];
   };
+
+  // As many digits as tell neighbours apart.
+  const labels = (ticks) => ticks.map((t) => String(Number(t.toPrecision(12))));
 
   const bands = (u) => {
     const data = u.escapement;
@@ -44,6 +49,7 @@
       const left = Math.max(u.valToPos(span.first - 0.5, "x", true), u.bbox.left);
       const right = Math.min(u.valToPos(span.last + 0.5, "x", true), u.bbox.left + u.bbox.width);
       ctx.font = `${11 * devicePixelRatio}px Inter, sans-serif`;
+      ctx.textAlign = "left";
       ctx.textBaseline = "top";
       ctx.fillStyle = css("--muted");
       if (ctx.measureText(span.name).width < right - left - 8) {
@@ -67,22 +73,29 @@
     ctx.stroke();
   };
 
-  const crosses = (u, series) => {
+  // The points of one series, each drawn by `shape` on a path of its own.
+  const marks = (colour, shape) => (u, series) => {
     const { ctx } = u;
-    const size = 4 * devicePixelRatio;
     ctx.save();
-    ctx.strokeStyle = css("--bad");
+    ctx.strokeStyle = css(colour);
     ctx.lineWidth = 1.6 * devicePixelRatio;
     u.data[0].forEach((x, i) => {
-      if (u.data[series][i] === null) return;
-      const [cx, cy] = [u.valToPos(x, "x", true), u.valToPos(u.data[series][i], "y", true)];
+      const value = u.data[series][i];
+      if (value === null) return;
       ctx.beginPath();
-      ctx.moveTo(cx - size, cy - size); ctx.lineTo(cx + size, cy + size);
-      ctx.moveTo(cx + size, cy - size); ctx.lineTo(cx - size, cy + size);
+      shape(ctx, u.valToPos(x, "x", true), u.valToPos(value, "y", true), 4 * devicePixelRatio, value > u.escapement.low);
       ctx.stroke();
     });
     ctx.restore();
     return false;
+  };
+  const cross = (ctx, x, y, size) => {
+    ctx.moveTo(x - size, y - size); ctx.lineTo(x + size, y + size);
+    ctx.moveTo(x + size, y - size); ctx.lineTo(x - size, y + size);
+  };
+  const arrow = (ctx, x, y, size, above) => {
+    const base = y + (above ? 2 : -2) * size;
+    ctx.moveTo(x, y); ctx.lineTo(x - size, base); ctx.lineTo(x + size, base); ctx.closePath();
   };
 
   const tip = (u) => {
@@ -113,7 +126,9 @@
   const draw = () => {
     const data = read();
     const place = document.querySelector(".plot");
-    if (!data || !place || !window.uPlot) return;
+    if (!data || data.low === null || !place || !window.uPlot) return;
+    const reach = data.high - data.low;
+    if (!(reach > 1e-12 && reach < 1e12)) return; // no ticks out there: the drawing stays
     document.documentElement.classList.add("has-plot");
     if (plot && place.contains(plot.root)) {
       plot.escapement = data;
@@ -126,17 +141,21 @@
     plot = new uPlot({
       width: place.clientWidth, height: 340,
       cursor: { y: false, points: { show: false } }, legend: { show: false },
-      scales: { x: { time: false, range: (u, low, high) => [low - 0.5, Math.max(high, 5) + 0.5] } },
+      scales: {
+        x: { time: false, range: (u, low, high) => [low - 0.5, Math.max(high, low + 5) + 0.5] },
+        y: { range: (u) => [(u.escapement || data).low, (u.escapement || data).high] },
+      },
       axes: [
-        { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200], values: (u, ticks) => ticks.map((t) => (Number.isInteger(t) ? t : "")) },
-        { ...axis, size: 58 },
+        { ...axis, size: 30, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], values: (u, ticks) => ticks.map((t) => (Number.isInteger(t) ? t : "")) },
+        { ...axis, values: (u, ticks) => labels(ticks), size: (u, shown) => Math.max(58, ...(shown || []).map((s) => s.length * 6.5 + 16)) },
       ],
       series: [
         {},
         { label: "best", stroke: css("--text"), width: 1.6, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false }, spanGaps: true },
         { label: "kept", ...dots("--good", true) },
         { label: "discarded", ...dots("--muted", false) },
-        { label: "failed", paths: () => null, points: { show: crosses } },
+        { label: "failed", paths: () => null, points: { show: marks("--bad", cross) } },
+        { label: "off the scale", paths: () => null, points: { show: marks("--muted", arrow) } },
       ],
       hooks: {
         drawClear: [(u) => u.escapement && bands(u)],

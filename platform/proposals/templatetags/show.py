@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Any
 
@@ -111,7 +112,18 @@ def number(value: Any) -> str:
         return str(value)
     if isinstance(value, int):
         return str(value)
-    return f"{value:.4f}" if 0.001 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
+    if value == 0 or 0.001 <= abs(value) < 1e4:
+        return f"{value:.4f}"
+    return f"{value:.7g}" if 1e4 <= abs(value) < 1e7 else f"{value:.3g}"
+
+
+@register.filter
+def to_noise(value: Any, sigma: float | None) -> str:
+    """A metric with a digit more than its noise has, where `number` would show fewer."""
+    if not sigma or not isinstance(value, float) or abs(value) >= 1e7:
+        return number(value)
+    places = 1 - math.floor(math.log10(sigma))
+    return f"{value:.{min(places, 12)}f}" if places > 4 else number(value)
 
 
 @register.filter
