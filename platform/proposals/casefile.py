@@ -36,6 +36,11 @@ STEP_WORDS = {
     State.ACTIVATING: "loaded",
     State.LIVE: "live",
 }
+TELLING = (  # of a diagnosis: what says how the search is stuck; the rest are its counts
+    "longest_streak_without_progress", "repeats", "moves_repeated_in_vain", "most_tried",
+    "never_tried", "one_direction_only", "failure_share", "baseline", "best", "gain",
+    "gain_in_sigma",
+)  # fmt: skip
 CHECK_WORDS = {
     "draft": "The draft's form",
     "characters": "Hidden characters",
@@ -70,6 +75,12 @@ class ChangedFile:
     comparisons: tuple[Comparison, ...]
     lines: int
     is_test: bool
+
+
+def telling_first(diagnosis: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """A diagnosis in the order of reading: what is wrong, then the counts."""
+    order = {name: place for place, name in enumerate(TELLING)}
+    return sorted(diagnosis.items(), key=lambda one: (order.get(one[0], len(order)), one[0]))
 
 
 def steps(proposal: Proposal) -> list[dict[str, str]]:

@@ -137,7 +137,7 @@ def case(
         if subject.state in {"passed", "approved", "live"}
         else subject.state_reason,
         "headline": casefile.headline(subject, screening, approvals),
-        "diagnosis": sorted(subject.diagnosis.items()),
+        "diagnosis": casefile.telling_first(subject.diagnosis),
         "files": files,
         "repository_problem": repository_problem,
         "checks": checks,

@@ -5,10 +5,14 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+from proposals.templatetags import show
 from runs import display, plots
 from runs.models import Run, Runner, Target, Trial
 from scipy import stats
@@ -132,3 +136,116 @@ def test_a_hostile_runners_numbers_break_no_page(
     client.force_login(User.objects.get(username="linus"))
     for path in (f"/runs/{run.pk}/", "/runs/"):
         assert client.get(path, headers={"host": "localhost"}).status_code == 200
+
+
+def made(metrics: list[float | None], best: float | None = None) -> list[Trial]:
+    """Unsaved trials with these values."""
+    return [
+        Trial(number=number, metric=metric, best_metric=best, changes={}, digest=A,
+              mechanism="null", status="failed" if metric is None else "discarded")
+        for number, metric in enumerate(metrics)
+    ]  # fmt: skip
+
+
+def test_one_diverged_trial_does_not_flatten_the_plot() -> None:
+    run = Run(metric="loss", sigma=0.02, noise={"mean": 3.8})
+    metrics = [3.8 - 0.01 * n for n in range(30)]
+    scale = plots.scale_of(run, made([*metrics, 980_000.0], best=3.51))
+    assert scale is not None
+    assert scale.outside(980_000.0)
+    assert not any(map(scale.outside, [*metrics, 3.82, 3.51]))
+    assert scale.high < 4
+    chart = plots.chart(run, made([*metrics, 980_000.0]))
+    assert "980000, off the scale" in chart
+    assert "3.8, off the scale" not in chart
+
+
+def test_a_first_trial_that_was_bad_is_on_the_scale() -> None:
+    scale = plots.scale_of(Run(), made([6.5, *(3.6 + 0.05 * n for n in range(10))]))
+    assert scale is not None
+    assert not scale.outside(6.5)
+
+
+@given(
+    st.lists(st.none() | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=8),
+    st.none() | st.floats(min_value=0, allow_nan=False, allow_infinity=False),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+def test_whatever_the_values_the_chart_is_a_drawing(
+    metrics: list[float | None], sigma: float | None, mean: float
+) -> None:
+    run = Run(metric="loss", sigma=sigma, noise={"mean": mean})
+    chart = plots.chart(run, made(metrics, best=next((m for m in metrics if m is not None), None)))
+    for element in ElementTree.fromstring(chart).iter():
+        for name in ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "width", "height", "d"):
+            assert "nan" not in element.get(name, "")
+            assert "inf" not in element.get(name, "")
+
+
+def test_a_long_run_is_drawn_thinned_with_its_ends() -> None:
+    trials = made([float(n % 7) for n in range(5000)])
+    for trial in trials[100::100]:
+        trial.status = "kept"
+    points = plots.drawn(trials)
+    assert len(points) <= plots.MAX_POINTS + 2
+    assert (points[0].number, points[-1].number) == (0, 4999)
+    assert sum(t.status == "kept" for t in points) == 49
+    assert plots.drawn(trials[:50]) == trials[:50]
+
+
+def test_thousands_of_stretches_are_told_by_the_latest(run: Run) -> None:
+    last = len(STORY)
+    Trial.objects.bulk_create(
+        Trial(run=run, number=last + n, config={}, changes={}, metric=7.0, status="discarded",
+              seconds=1, best_metric=6.9, mechanism="tabu" if n % 2 else "null",
+              digest=B if n % 2 else A, finished_at=run.started_at)
+        for n in range(100)
+    )  # fmt: skip
+    rows = display.attribution_rows(run)
+    assert len(rows) == display.MAX_ROWS
+    assert rows[-1].last == last + 99
+    assert rows[0].earlier == 105 - display.MAX_ROWS
+    assert {r.digest for r in display.attribution_rows(run, of=B)} == {B}
+    assert len(plots.plot_data(run, list(run.trials.all()))["spans"]) == plots.MAX_SPANS
+
+
+def test_what_changed_no_decision_is_given_no_credit(run: Run) -> None:
+    run.trials.filter(digest=B).update(hooks={"propose_calls": 1})
+    row = display.attribution_rows(run)[1]
+    assert row.words.endswith("not its doing, it changed no decision")
+    assert row.tone == ""
+
+
+def test_the_list_shows_the_pooled_baseline_that_its_n_belongs_to(run: Run, client: Any) -> None:
+    Run.objects.update(noise={**run.noise, "mean": 10.25, "n": 6, "runs": 2})
+    client.force_login(User.objects.get(username="linus"))
+    page = client.get("/runs/", headers={"host": "localhost"}).content.decode()
+    assert "10.2500<br>" in page
+    assert "n = 6, \N{GREEK SMALL LETTER SIGMA} 0.5000" in page
+
+
+def test_a_running_run_does_not_sound_finished(run: Run) -> None:
+    run.result = {"trial": 0, "metrics": []}
+    assert display.result_words(run)[0].endswith("rule so far")
+    run.state = "finished"
+    assert display.result_words(run)[0].endswith("rule")
+
+
+@pytest.mark.parametrize(
+    ("value", "sigma", "text"),
+    [
+        (3.8, 0.02, "3.8000"),
+        (3.79995, 1e-5, "3.799950"),
+        (123456.699988, 1e-7, "123456.69998800"),
+        (123456.7, 2.0, "123456.7"),
+        (123456.7, None, "123456.7"),
+        (3.8, 0.0, "3.8000"),
+        (1.7e308, 1e-300, "1.7e+308"),
+        (0.5, 5e-324, "0.500000000000"),
+        (None, 0.1, "\N{EN DASH}"),
+    ],
+)
+def test_a_metric_has_the_digits_that_its_noise_asks_for(
+    value: float | None, sigma: float | None, text: str
+) -> None:
+    assert show.to_noise(value, sigma) == text

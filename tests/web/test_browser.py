@@ -119,8 +119,16 @@ def test_run_page_plots(
     page.locator(".plot-tip", has_text="trial").wait_for()
     assert not page.locator(".static-chart").is_visible()
     before = page.locator("table.trials tbody tr").count()
+    page.locator("#trial-9 details summary").click()
+    page.get_by_role("link", name="all as JSON lines").focus()
+    row = "document.getElementById('trial-20').getBoundingClientRect().top"
+    page.evaluate("document.getElementById('trial-20').scrollIntoView()")
+    where = page.evaluate(row)
     tell_one_more_trial(server_environment)
-    page.locator("#trial-34").wait_for()
+    page.locator("#trial-34").wait_for(state="attached")
+    assert page.evaluate(row) == pytest.approx(where, abs=2)
+    assert page.evaluate("document.activeElement.textContent") == "all as JSON lines"
+    assert page.locator("#trial-9 details").get_attribute("open") is not None
     assert page.locator("table.trials tbody tr").count() == before + 1
     assert page.locator(".plot canvas").count() == 1
     assert found == []
