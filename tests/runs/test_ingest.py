@@ -132,6 +132,9 @@ def test_a_digest_that_its_version_does_not_have_is_refused(
         (json.dumps(a_trial(0, seconds=-1)), 422),
         (json.dumps(a_trial(0, surprise=1)), 422),
         (json.dumps(a_trial(0, message="x" * 5000)), 422),
+        (json.dumps(a_trial(0, mechanism="<b>tabu</b>")), 422),
+        (json.dumps(a_trial(0, mechanism="\u202eubat")), 422),
+        (json.dumps(a_trial(0, mechanism="tabu\n")), 422),
     ],
 )
 def test_what_is_no_trial_is_refused(door: Client, run: str, body: str, status: int) -> None:
@@ -266,6 +269,12 @@ def test_noise_rules_and_result_of_a_run_are_kept_and_shown(door: Client, run: s
     text = page.get(f"/runs/{stored.pk}/").content.decode()
     for words in ("measured anew", "+4.5 sigma (95 %", "gpu-box (2 cores)", "4 confirming"):
         assert words in text
+
+
+def test_a_name_that_no_database_holds_is_refused(door: Client) -> None:
+    answer = post(door, "runs", a_run(metric="m" * 61))
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
+    assert "metric" in answer.json()["message"]
 
 
 @pytest.mark.parametrize(
