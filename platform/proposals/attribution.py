@@ -53,8 +53,9 @@ def _against(activation: Activation) -> dict[str, Any]:
     if earlier is None:
         words, tone = "nothing was live before it", ""
     else:
-        gain = attribution.compare(trials_of(activation), trials_of(earlier))
-        words, tone = gain_in_words(gain)
+        trials = trials_of(activation)
+        gain = attribution.compare(trials, trials_of(earlier))
+        words, tone = gain_in_words(gain, changed=attribution.count(trials).decisions_changed)
     return {
         "version": activation.version,
         "earlier": earlier,

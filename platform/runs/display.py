@@ -55,8 +55,6 @@ def attribution_rows(run: Run, *, of: str = "") -> list[Row]:
         counts = attribution.count(stretch)
         before = stretches[index - 1][-1].best_metric if index else held
         words, tone = _gain(run, stretch, stretches[index - 1] if index else [])
-        if tone and not counts.decisions_changed:
-            words, tone = f"{words}: not its doing, it changed no decision", ""
         rows.append(
             Row(
                 earlier=index,
@@ -88,14 +86,18 @@ def _gain(run: Run, after: list[Trial], before: list[Trial]) -> tuple[str, str]:
         return "not enough data (the noise was not measured)", ""
     if not run.sigma:
         return "no gain in sigma (the noise was measured as 0)", ""
-    return gain_in_words(attribution.gain(after, before, unit=run.sigma, minimize=run.minimize))
+    gain = attribution.gain(after, before, unit=run.sigma, minimize=run.minimize)
+    return gain_in_words(gain, changed=attribution.count(after).decisions_changed)
 
 
-def gain_in_words(gain: attribution.Gain | None) -> tuple[str, str]:
-    """A gain with n and interval, and its tone; or that there is not enough data."""
+def gain_in_words(gain: attribution.Gain | None, *, changed: int) -> tuple[str, str]:
+    """A gain with n and interval, and its tone; or that there is not enough data. What `changed`
+    no decision can't have gained or lost anything: it gets no tone."""
     if gain is None:
         return f"not enough data (at least {attribution.MIN_TRIALS} measured trials each)", ""
     tone = "good" if gain.low > 0 else "bad" if gain.high < 0 else ""
+    if tone and not changed:
+        return f"{gain}: not its doing, it changed no decision", ""
     return str(gain), tone
 
 
