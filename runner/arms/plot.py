@@ -17,6 +17,7 @@ from runner.foreign import Foreign
 
 SIZE_INCHES = (9.0, 5.5)
 DPI = 120
+WIDE = 1.5  # of the span of the means: how far an interval is shown
 COLOURS = {
     "A": "#4d4d4d",
     "B": "#8c8c8c",
@@ -40,6 +41,7 @@ def write_curves(
     try:
         import matplotlib as mpl  # noqa: PLC0415 - an extra, and slow
         from matplotlib.figure import Figure  # noqa: PLC0415
+        from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
     except ImportError:
         raise ArmsError(
             "the plots need matplotlib: pip install -c constraints.txt -e '.[arms]'"
@@ -56,6 +58,8 @@ def write_curves(
         figure = Figure(figsize=(SIZE_INCHES[0] * (1.6 if wide else 1.0), SIZE_INCHES[1]))
         axes = figure.subplots(1, 2 if wide else 1, squeeze=False)[0]
         _ours(axes[0], scores, stick, metric)
+        for panel in axes:
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if wide:
             _foreign(axes[1], beside)
         figure.tight_layout()
@@ -84,6 +88,8 @@ def _ours(axes: Any, scores: Scores, stick: Yardstick, metric: str) -> None:
         )
         axes.fill_between(steps, low, high, color=COLOURS[letter], alpha=0.12, linewidth=0)
     regret = stick.optimum is not None
+    bottom, top = _shown(axes, scores, floor, scale)
+    axes.set_ylim(bottom=bottom, top=top)
     axes.set_xlabel("trainings")
     axes.set_ylabel(f"simple regret ({metric})" if regret else f"{metric} of the answer")
     if regret:
@@ -93,6 +99,16 @@ def _ours(axes: Any, scores: Scores, stick: Yardstick, metric: str) -> None:
             axes.axhline(stick.sigma, color="#000000", linestyle=":", linewidth=1.0, label=label)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, frameon=False, title="mean, and its 95 % interval", title_fontsize=8)
+
+
+def _shown(axes: Any, scores: Scores, floor: float, scale: float) -> tuple[float, float]:
+    """What is shown: all of it, unless the intervals of few repeats would press the means flat."""
+    means = [m for arm in scores.arms.values() for m in _band(arm, floor, scale)[0]]
+    span = max(means) - min(means)
+    bottom, top = axes.get_ylim()
+    if not span:
+        return float(bottom), float(top)
+    return max(bottom, min(means) - span * WIDE), min(top, max(means) + span * WIDE)
 
 
 def _band(arm: Arm, floor: float, scale: float) -> tuple[list[float], list[float], list[float]]:

@@ -18,6 +18,8 @@ from runner.arms.spec import ARMS, REFERENCE, Mechanisms
 from runner.foreign import Foreign
 
 DIGITS = 6
+MAX_PLACES = 8
+LARGE = 1e7
 MAX_MECHANISMS = 12
 PLACEBO = "P"
 HOST_FACTS = ("cpu", "gpu", "cores", "system", "python", "torch")
@@ -52,7 +54,8 @@ def as_json(
         "without_mechanism": _idle(records),
         "beside": [f.to_data() for f in beside],
     }
-    return json.dumps(_rounded(body), sort_keys=True, indent=1, allow_nan=False) + "\n"
+    plain = _rounded(body, DIGITS + stick.more_digits)
+    return json.dumps(plain, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
 
 def _arm_data(arm: Arm, records: Sequence[Record]) -> dict[str, Any]:
@@ -82,16 +85,16 @@ def _same(records: Mapping[str, Sequence[Record]]) -> dict[str, int]:
     return {x: identical(rows, other) for x, other in records.items() if x != REFERENCE}
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: Any, digits: int) -> Any:
     if isinstance(value, float):
-        return round(value, DIGITS) + 0.0  # never -0.0
+        return round(value, digits) + 0.0  # never -0.0
     if isinstance(value, Mapping):
         return {
-            str(key): float(f"{item:.6g}") if key in P_VALUES and item else _rounded(item)
+            str(key): float(f"{item:.6g}") if key in P_VALUES and item else _rounded(item, digits)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        return [_rounded(item, digits) for item in value]
     return value
 
 
@@ -110,7 +113,7 @@ def as_markdown(
         f"# Arms on {settings['task']}",
         _about(settings, stick),
         _main_table(scores, stick),
-        _comparisons(scores),
+        _comparisons(scores, stick),
         _activation(scores, records, stick),
         _beside(beside),
         "![Curves](curves.svg)",
@@ -124,16 +127,14 @@ def _about(settings: Mapping[str, Any], stick: Yardstick) -> str:
         f"{settings['repeats']} repeats, seed {settings['seed']}. Metric: {settings['metric']} "
         f"({'lower' if settings['minimize'] else 'higher'} is better). "
         f"Task digest `{settings['task_digest'][:16]}`.",
-        f"Level 1: {settings['prior']}. Level 2: {settings['level2']}, after every "
-        f"{settings['level2_every']} trials. Mechanisms were screened by the gate and approved by "
-        f"a policy made for this benchmark ({settings['policy']}); see `gate.jsonl`.",
+        _levels(settings),
     ]
-    sigma = "not known" if stick.sigma is None else f"{_number(stick.sigma)}, {stick.noise}"
-    host = ", ".join(f"{name} {stick.host[name]}" for name in HOST_FACTS if name in stick.host)
+    sigma = "not known" if stick.sigma is None else f"{_number(stick.sigma, stick)}, {stick.noise}"
+    host = ", ".join(f"{n} {_line(stick.host[n])}" for n in HOST_FACTS if n in stick.host)
     recorded = " (recorded)" if stick.host.get("recorded") else ""
     lines.append(f"Noise of one training (sigma): {sigma}. Trained on{recorded}: {host}.")
     if stick.optimum is not None:
-        best = _number(stick.sign * stick.optimum)
+        best = _number(stick.sign * stick.optimum, stick)
         lines.append(
             f"Known optimum: {best}. *Regret*: what the answer's mean of all recorded trainings "
             "lacks to the optimum, which is the best such mean."
@@ -144,8 +145,22 @@ def _about(settings: Mapping[str, Any], stick: Yardstick) -> str:
             "them; *gain* and the comparisons are of the answer trained anew with fresh seeds."
         )
     if stick.target is not None:
-        lines.append(f"Target: {_number(stick.sign * stick.target)}.")
+        lines.append(f"Target: {_number(stick.sign * stick.target, stick)}.")
     return "\n\n".join(lines)
+
+
+def _levels(settings: Mapping[str, Any]) -> str:
+    """What the levels were, and how mechanisms were approved where arms of this table have any."""
+    used = {ARMS[letter].mechanisms for letter in settings["arms"]}
+    text = f"Level 1: {settings['prior']}. Level 2: {settings['level2']}"
+    if Mechanisms.LEVEL2 in used:
+        text += f", after every {settings['level2_every']} trials"
+    if used == {Mechanisms.NONE}:
+        return f"{text}. No arm of this table has mechanisms."
+    return (
+        f"{text}. Mechanisms were screened by the gate and approved by "
+        f"a policy made for this benchmark ({settings['policy']}); see `gate.jsonl`."
+    )
 
 
 def _main_table(scores: Scores, stick: Yardstick) -> str:
@@ -160,9 +175,9 @@ def _main_table(scores: Scores, stick: Yardstick) -> str:
     for letter, arm in scores.arms.items():
         gain = arm.gain
         row = [letter, ARMS[letter].title, str(gain.n)]
-        row += [f"{_number(gain.mean)}, {_number(gain.sd)}", _interval(gain)]
+        row += [f"{_number(gain.mean, stick)}, {_number(gain.sd, stick)}", _interval(gain, stick)]
         row.append(_in_sigma(gain, stick))
-        row += [f"{_number(arm.at[n].mean)} ({_interval(arm.at[n])})" for n in points]
+        row += [f"{_number(arm.at[n].mean, stick)} ({_interval(arm.at[n], stick)})" for n in points]
         if stick.target is not None:
             row.append(_reached(arm))
         row.append(f"{arm.trainings} ({arm.failures})")
@@ -178,7 +193,7 @@ def _reached(arm: Arm) -> str:
     return f"{words}; {len(known)} of {len(arm.reached)}"
 
 
-def _comparisons(scores: Scores) -> str:
+def _comparisons(scores: Scores, stick: Yardstick) -> str:
     if not scores.comparisons:
         return ""
     rows = []
@@ -189,7 +204,7 @@ def _comparisons(scores: Scores) -> str:
         rows.append(
             [
                 f"{c.arm} - {c.other}",
-                f"{_number(d.mean)} ({_interval(d)})",
+                f"{_number(d.mean, stick)} ({_interval(d, stick)})",
                 f"{c.result.better} / {c.result.worse}",
                 p,
                 words,
@@ -266,7 +281,7 @@ def _placebo(scores: Scores, records: Mapping[str, Sequence[Record]], stick: Yar
     if same < n:
         found = next(c for c in scores.comparisons if (c.arm, c.other) == (PLACEBO, REFERENCE))
         d = found.result.difference
-        text += f" P - A at the end: {_number(d.mean)} ({_interval(d)}), n = {d.n}"
+        text += f" P - A at the end: {_number(d.mean, stick)} ({_interval(d, stick)}), n = {d.n}"
         text += f"; in sigma: {_in_sigma(d, stick)}."
     return text
 
@@ -294,15 +309,20 @@ def _cell(text: str) -> str:
     return "".join(c if c.isprintable() and c not in "|`<>[]*_\\" else " " for c in text)[:80]
 
 
+def _line(fact: Any) -> str:
+    """A fact of a host, which a recorded surface may say as it likes, on one line."""
+    return "".join(c if c.isprintable() and c not in "<>" else " " for c in str(fact))[:120]
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _interval(summary: tests.Summary) -> str:
+def _interval(summary: tests.Summary, stick: Yardstick) -> str:
     if summary.low is None or summary.high is None:
         return "n = 1"
-    return f"{_number(summary.low)} to {_number(summary.high)}"
+    return f"{_number(summary.low, stick)} to {_number(summary.high, stick)}"
 
 
 def _in_sigma(summary: tests.Summary, stick: Yardstick) -> str:
@@ -315,5 +335,12 @@ def _in_sigma(summary: tests.Summary, stick: Yardstick) -> str:
     return f"{value} ({summary.low / stick.sigma:.2f} to {summary.high / stick.sigma:.2f})"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{round(value, 4) + 0.0:.4f}"
+def _number(value: float | None, stick: Yardstick) -> str:
+    """Four places, or as many as the size of the metric asks for; powers of ten where those would
+    be unreadable."""
+    if value is None:
+        return "-"
+    places = 4 + stick.more_digits
+    short = round(value, places) + 0.0
+    plain = stick.scale < LARGE and places <= MAX_PLACES
+    return f"{short:.{places}f}" if plain else f"{short:.5g}"

@@ -10,6 +10,7 @@ measured anew. Lower is better in every loss here, whatever the metric.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +30,12 @@ CHECKPOINTS = (10, 20, 30)
 class Yardstick:
     """What losses are measured against: the task's direction, and where it is known the optimum
     and the noise of one training (loss scale). `target`: the loss that counts as reached; `host`:
-    facts of the machine that trained (a recorded surface: that it was recorded on)."""
+    facts of the machine that trained (a recorded surface: that it was recorded on). `scale`: how
+    large the metric of the default configuration is, which says how many digits mean something."""
 
     sign: float
     default: Mapping[str, Any]
+    scale: float
     table: TableTask | None
     optimum: float | None
     sigma: float | None
@@ -44,6 +47,7 @@ class Yardstick:
     def of(cls, task: Task, target: float | None, records: Iterable[Record]) -> Yardstick:
         """Of a task; `target` in units of its metric (default: one sigma from the optimum).
         `records`: where the noise is pooled from, unless the task knows it."""
+        records = list(records)
         sign = 1.0 if task.minimize else -1.0
         table = task if isinstance(task, TableTask) else None
         optimum = sign * table.optimum[0] if table else None
@@ -54,6 +58,7 @@ class Yardstick:
         return cls(
             sign=sign,
             default=task.space.defaults(),
+            scale=_scale(records),
             table=table,
             optimum=optimum,
             sigma=sigma,
@@ -61,6 +66,11 @@ class Yardstick:
             target=aim,
             host=host,
         )
+
+    @property
+    def more_digits(self) -> int:
+        """Decimal places to show beyond those that a metric of about 1 needs."""
+        return max(0, -1 - math.floor(math.log10(self.scale))) if self.scale else 0
 
     def worth(self, config: Mapping[str, Any], measured: Sequence[float]) -> float:
         """The loss of an answer that was measured so."""
@@ -75,6 +85,13 @@ class Yardstick:
                 )
             return self.sign * truth
         return self.sign * statistics.fmean(measured)
+
+
+def _scale(records: Sequence[Record]) -> float:
+    """The size of the baselines; where that is 0, of anything that was trained."""
+    baselines = (abs(m) for r in records for m in r.baseline)
+    trained = (abs(t["metric"]) for r in records for t in r.trainings if t["metric"] is not None)
+    return max(baselines, default=0.0) or max(trained, default=0.0)
 
 
 def _of_recorded(table: TableTask) -> tuple[float | None, str, Mapping[str, Any]]:

@@ -312,6 +312,30 @@ def test_a_missing_level_2_is_told_before_anything_is_settled(tmp_path):
     assert not (out / "settings.json").exists()
 
 
+@pytest.mark.parametrize(("factor", "shown"), [(1e-7, "e-0"), (1e12, "e+1"), (0.01, "0.06604")])
+def test_a_metric_of_any_size_is_told_with_digits_that_mean_something(tmp_path, factor, shown):
+    surface = read_surface(SMALL)
+    results = tuple(
+        tuple(m._replace(metric=m.metric * factor) if m.metric is not None else m for m in point)
+        for point in surface.results
+    )
+    path = tmp_path / "scaled.json.gz"
+    host = {"cpu": "a|b\n# <b>bold</b>"}
+    write_surface(path, replace(surface, results=results, origin={**surface.origin, "host": host}))
+    words = [w if w != str(SMALL) else str(path) for w in arms(tmp_path / "out", arms="A,U")]
+    done = run(words)
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "out/arms.md").read_text()
+    assert shown in text.partition("Known optimum: ")[2][:12]
+    assert "\n# " not in text[3:]
+    assert "<b>" not in text
+    assert "No arm of this table has mechanisms." in text
+    data = json.loads((tmp_path / "out/arms.json").read_text())
+    assert data["optimum"] == pytest.approx(6.6044 * factor, rel=1e-4)
+    starts = data["arms"]["A"]["start"]
+    assert min(starts) > data["optimum"] > 0
+
+
 def test_what_the_surface_lacks_is_said(tmp_path):
     surface = read_surface(SMALL)
     default = surface.recipe.number(surface.recipe.space().defaults())

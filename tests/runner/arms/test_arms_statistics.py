@@ -58,6 +58,7 @@ def test_an_answer_that_mostly_fails_anew_is_worth_no_more_than_the_default(
     stick = Yardstick(
         sign=1.0,
         default={"X": 0},
+        scale=5.0,
         table=None,
         optimum=None,
         sigma=None,
