@@ -143,6 +143,7 @@ def _about(settings: Mapping[str, Any], stick: Yardstick) -> str:
         lines.append(
             "*Loss* at a checkpoint is the answer's as measured on the way, which flatters all of "
             "them; *gain* and the comparisons are of the answer trained anew with fresh seeds."
+            + ("" if settings["minimize"] else " A loss is the metric with its sign turned.")
         )
     if stick.target is not None:
         lines.append(f"Target: {_number(stick.sign * stick.target, stick)}.")
