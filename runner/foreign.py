@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from runner.interfaces import LARGEST_METRIC
 from runner.tasks.reading import NOT_FINITE, NUMBER
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -186,7 +187,8 @@ def _columns(head: str) -> tuple[str, ...] | None:
     """The names in the first line of a table, or None where it is no such table's."""
     names = tuple(name.strip().lower() for name in head.split("\t"))
     known = "status" in names and any(name in names for name in METRIC_NAMES)
-    return names if known and len(set(names)) == len(names) else None
+    plain = all(name.isprintable() for name in names)  # no line ends of another kind among them
+    return names if known and plain and len(set(names)) == len(names) else None
 
 
 def _tsv_row(line: str, *, columns: tuple[str, ...]) -> dict[str, Any]:
@@ -269,4 +271,6 @@ def _number(value: Any, name: str) -> float:
         raise _Broken(f"{name} is {str(value)[:40]!r}, no number") from None
     if not math.isfinite(number):
         raise _Broken(f"{name} is {number}")
+    if abs(number) > LARGEST_METRIC:
+        raise _Broken(f"{name} is {number}, above {LARGEST_METRIC:g}")
     return number

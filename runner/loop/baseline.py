@@ -87,7 +87,7 @@ def measure(
         f"; {noise.left_out} more differ by more than noise: left out" if noise.left_out else ""
     )
     say(
-        f"baseline: {task.metric} {mean:.4f}; noise (sigma) {sigma}, of {noise.n} measurements in "
+        f"baseline: {task.metric} {mean:{noises.form(mean)}}; noise (sigma) {sigma}, of {noise.n} measurements in "
         f"{noise.runs} run(s) on this host{others}"
     )
 
@@ -159,4 +159,6 @@ def told(found: Result | None, metric: str) -> str:
         return (
             f"the best, trial {found.trial}, failed all {found.failed} times it was measured anew"
         )
-    return f"the best, trial {found.trial}, measured anew: {metric} {found.mean:.4f}, {found.gain}"
+    mean = noises.mean_of(found.metrics)
+    number = f"{mean:{noises.form(mean)}}"
+    return f"the best, trial {found.trial}, measured anew: {metric} {number}, {found.gain}"

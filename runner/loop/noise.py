@@ -87,6 +87,12 @@ def mean_of(values: Sequence[float]) -> float:
     return values[0] if min(values) == max(values) else statistics.fmean(values)
 
 
+def form(metric: float) -> str:
+    """How numbers about the size of `metric` are told, as a format: four decimals, or four digits
+    where those would be nothing but zeros, or too many."""
+    return ".4f" if metric == 0 or 0.01 <= abs(metric) < 1e7 else ".4g"
+
+
 def pooled(baselines: Iterable[Baseline], *, own: str | None = None) -> Noise:
     """All baselines together, each run once. The spread is that *within* runs, so that a host
     that got slower between two of them does not look like noise. Raises ValueError for none.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from runner.interfaces import Task
 from runner.loop import baseline
 from runner.loop.measurements import Measurements, Purpose
+from runner.loop.noise import form
 from runner.protocol import MeasuringReport, NoiseReport, ResultReport, RunReport, TrialReport
 from runner.storage.drafts import Drafts
 from runner.storage.journal import Entry, Journal
@@ -23,12 +24,14 @@ def decided(entry: Entry, view: View, metric: str) -> str:
     if entry.metric is None:
         text = f"failed ({entry.failure}): {entry.message[:LINE_CHARS]}"
     else:
-        text = f"{metric} {entry.metric:.4f} {entry.status}"
+        shape = form(entry.metric)
+        text = f"{metric} {entry.metric:{shape}} {entry.status}"
         if entry.repeats:
             text += f" (mean of {len(entry.repeats)} measurements)"
         if view.best.metric is not None:
-            text += f" ({entry.metric - view.best.metric:+.4f} against the best)"
-    best = "" if entry.best_metric is None else f"; best {entry.best_metric:.4f}"
+            text += f" ({entry.metric - view.best.metric:+{shape}} against the best)"
+    held = entry.best_metric
+    best = "" if held is None else f"; best {held:{form(held)}}"
     return f"trial {entry.number} [{entry.mechanism}]: {text}{best}; {entry.seconds:.1f} s"
 
 

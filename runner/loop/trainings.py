@@ -18,6 +18,7 @@ from typing import Self, TypeVar
 
 from runner.interfaces import LARGEST_METRIC, Outcome, Task
 from runner.loop.measurements import Measurements, Purpose
+from runner.loop.noise import form
 from runner.storage.journal import Entry, Journal, Phase, derive
 from sandbox.mechanism import Config
 
@@ -142,7 +143,8 @@ class Trainings:
     def _told(self, outcome: Outcome) -> str:
         if outcome.metric is None:
             return f"failed ({outcome.failure}): {brief(outcome.message)}"
-        return f"{self.task.metric} {outcome.metric:.4f} in {outcome.seconds:.1f} s"
+        number = f"{outcome.metric:{form(outcome.metric)}}"
+        return f"{self.task.metric} {number} in {outcome.seconds:.1f} s"
 
 
 def brief(message: str) -> str:

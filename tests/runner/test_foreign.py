@@ -42,6 +42,7 @@ def test_a_results_tsv_is_read_as_it_is(tmp_path):
         ("a\tnan\t1.0\tkeep\tx", "nan"),
         ("a\tinf\t1.0\tkeep\tx", "inf"),
         ("a\tgood\t1.0\tkeep\tx", "no number"),
+        ("a\t1e308\t1.0\tkeep\tx", "above 1e+100"),
         ("a\t0.9\tmuch\tkeep\tx", "memory_gb"),
         ("a\t0.9\t1.0\tmaybe\tx", "status"),
         ("a\t0.0\t0.0\tkeep\tx", "no training gives that"),
@@ -88,7 +89,13 @@ def test_columns_of_ones_own_are_read_by_their_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "head", ["commit\tval_bpb\tdescription", "status\tloss\tloss", "commit\tstatus\tmfu"]
+    "head",
+    [
+        "commit\tval_bpb\tdescription",
+        "status\tloss\tloss",
+        "commit\tstatus\tmfu",
+        HEAD.strip() + "\ra",
+    ],
 )
 def test_a_table_whose_columns_say_nothing_is_refused(tmp_path, head):
     with pytest.raises(ForeignError, match="each name once"):

@@ -19,7 +19,7 @@ from runner.control.local import Local
 from runner.interfaces import Outcome
 from runner.loop import baseline
 from runner.loop.measurements import Measurements, Purpose, Rules
-from runner.loop.noise import Baseline, Noise, gain, mean_of, pooled, student
+from runner.loop.noise import Baseline, Noise, form, gain, mean_of, pooled, student
 from runner.loop.reports import run_report, trial_report
 from runner.loop.search import Plan, Search
 from runner.storage.journal import Journal
@@ -44,6 +44,14 @@ def test_one_baseline_is_its_own_noise(metrics: list[float]) -> None:
 def test_the_mean_of_equal_values_is_that_value(value: float, times: int) -> None:
     assert mean_of([value] * times) == value
     assert mean_of([0.9412] * 3) == 0.9412 != statistics.fmean([0.9412] * 3)
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [(0.0, "0.0000"), (3.51, "3.5100"), (-0.01, "-0.0100"), (1.5e-7, "1.5e-07"), (2e12, "2e+12")],
+)
+def test_a_metric_is_told_with_digits_that_mean_something(metric: float, told: str) -> None:
+    assert f"{metric:{form(metric)}}" == told
 
 
 def test_a_trial_that_changes_nothing_is_not_better_by_a_rounding() -> None:
