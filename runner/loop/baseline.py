@@ -87,8 +87,8 @@ def measure(
         f"; {noise.left_out} more differ by more than noise: left out" if noise.left_out else ""
     )
     say(
-        f"baseline: {task.metric} {mean:{noises.form(mean)}}; noise (sigma) {sigma}, of {noise.n} measurements in "
-        f"{noise.runs} run(s) on this host{others}"
+        f"baseline: {task.metric} {mean:{noises.form(mean)}}; noise (sigma) {sigma}, "
+        f"of {noise.n} measurements in {noise.runs} run(s) on this host{others}"
     )
 
 
