@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.arms.sound import check_trainings
+from runner.arms.record_schema import check_trainings
 from runner.arms.spec import ArmsError
 from runner.interfaces import Outcome, Task
 from runner.loop.trainings import sane

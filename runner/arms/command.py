@@ -28,9 +28,9 @@ from runner.arms.control import Signer
 from runner.arms.forked import ForkedGpt
 from runner.arms.gate import Gate
 from runner.arms.plot import write_curves
+from runner.arms.record_schema import check_shared
 from runner.arms.runs import Record, Workshop, path_of, run_arm
 from runner.arms.score import Yardstick, score
-from runner.arms.sound import check_shared
 from runner.arms.spec import Arm, ArmsError, Mechanisms, arms_named
 from runner.foreign import Foreign
 from runner.interfaces import Task

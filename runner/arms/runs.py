@@ -19,7 +19,7 @@ from runner.arms.budget import Book, Budgeted, Spent, Training
 from runner.arms.control import Governed, LevelTwoNow, Signer
 from runner.arms.forgetful import ForgetfulPrior
 from runner.arms.gate import Gate, placebo_files
-from runner.arms.sound import check_record
+from runner.arms.record_schema import check_record
 from runner.arms.spec import Arm, ArmsError, Kind, Mechanisms
 from runner.arms.tuners import tuner_for
 from runner.control.local import Local
