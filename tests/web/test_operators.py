@@ -15,7 +15,7 @@ Story = dict[str, Any]
 As = Callable[[str], Client]
 BOUNDS = {
     **{"low-TENURE": "4", "high-TENURE": "18", "low-MAX_ASKS": "1", "high-MAX_ASKS": "5"},
-    **{"low-STEP": "0.1", "high-STEP": "0.2"},
+    **{"low-STEP": "0.1", "high-STEP": "0.2", "low-ATTEMPTS": "100", "high-ATTEMPTS": "300"},
 }
 
 
