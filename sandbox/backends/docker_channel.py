@@ -170,7 +170,8 @@ def _duplicate(stream: Any) -> int:
 
 
 def remove(client: docker.APIClient, container: str) -> None:
-    """Kill and remove; waits while another one is already removing it."""
+    """Kill and remove; once more while another one is already removing it, and where it ended by
+    itself between the engine's look and its kill (which is no 409, but a 500)."""
     deadline = time.monotonic() + REMOVE_SECONDS
     while True:
         try:
@@ -179,6 +180,7 @@ def remove(client: docker.APIClient, container: str) -> None:
         except NotFound:
             return
         except APIError as error:
-            if error.status_code != 409 or time.monotonic() > deadline:
+            ended = "is not running" in str(error.explanation)
+            if not (error.status_code == 409 or ended) or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)

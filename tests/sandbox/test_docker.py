@@ -10,14 +10,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import docker
 import pytest
+import requests
+from docker.errors import APIError
 
 from sandbox import doctor, reaper
 from sandbox.backends import Backend, get_backend
 from sandbox.backends import docker as backend_module
 from sandbox.backends.base import Purpose
+from sandbox.backends.docker_channel import remove
 from sandbox.host import InfrastructureError, Limits, MechanismFailure, MechanismHost
 from sandbox.image import ROOT
 from sandbox.testing import make_view
@@ -214,3 +218,30 @@ def test_an_engine_behind_tls_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(InfrastructureError, match="TLS is not supported"):
         get_backend()
     assert os.environ["DOCKER_TLS_VERIFY"] == "1"
+
+
+class Racing:
+    """An engine whose first removal fails, as when a container ends between its look and its
+    kill: nobody can make the real one do that at will."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.asked = 0
+        self.status, self.text = status, text
+
+    def remove_container(self, container: str, *, force: bool, v: bool) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            response = requests.Response()
+            response.status_code = self.status
+            raise APIError("no", response=response, explanation=self.text)
+
+
+def test_a_container_that_ends_while_it_is_removed_is_removed_all_the_same() -> None:
+    text = "Could not kill running container c0, cannot remove - Container c0 is not running"
+    for status, said in ((500, text), (409, "removal of container c0 is already in progress")):
+        racing = Racing(status, said)
+        remove(cast(docker.APIClient, racing), "c0")
+        assert racing.asked == 2
+    broken = Racing(500, "no space left on device")
+    with pytest.raises(APIError):
+        remove(cast(docker.APIClient, broken), "c0")
