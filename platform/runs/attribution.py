@@ -13,8 +13,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from runner.loop.noise import student
 from runs.models import Trial
+from sandbox.paired import quantile_95
 
 MIN_TRIALS = 3
 MAX_SIGMAS = 1e9  # beyond, the noise is a rounding error, or a metric is: no gain is told in it
@@ -161,7 +161,7 @@ def _together(parts: Sequence[_Difference]) -> Gain:
     errors = [(p.weight * p.error / whole) ** 2 for p in parts]
     all_errors = sum(errors)
     shares = [(e / all_errors) ** 2 / p.degrees for e, p in zip(errors, parts, strict=True)]
-    spread = math.sqrt(all_errors) * student(max(1, int(1 / sum(shares) + 1e-9)))
+    spread = math.sqrt(all_errors) * quantile_95(max(1, int(1 / sum(shares) + 1e-9)))
     return Gain(
         value=value,
         low=value - spread,

@@ -355,21 +355,27 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         summary = experiment(options)
     except TrainingFailure as error:
-        return _fail(error.failure, str(error))
+        return fail(error.failure, str(error))
     except (json.JSONDecodeError, TypeError) as error:
-        return _fail("constraint", f"the knobs are not a JSON object of numbers: {error}")
+        return fail("constraint", f"the knobs are not a JSON object of numbers: {error}")
     except CorpusError as error:
-        return _fail("infrastructure", str(error))
+        return fail("infrastructure", str(error))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
-            return _fail("oom", str(error) or "out of memory")
+            return fail("oom", str(error) or "out of memory")
         raise
-    lines = ["---", *(f"{key + ':':<18}{value}" for key, value in summary.items())]
+    return tell(summary)
+
+
+def tell(summary: Mapping[str, object]) -> int:
+    """Print the summary as lines that the task reads. Returns the exit code."""
+    lines = ["---", *(f"{key + ':':<20}{value}" for key, value in summary.items())]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 
-def _fail(failure: str, message: str) -> int:
+def fail(failure: str, message: str) -> int:
+    """Print the class of a failure, for the task, and why, for people. Returns the exit code."""
     sys.stdout.write(f"failure: {failure}\n")
     sys.stderr.write(f"{message}\n")
     return EXIT_CODES[failure]

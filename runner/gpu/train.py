@@ -27,7 +27,7 @@ from torch import Tensor
 
 from runner.gpt import train as small
 from runner.gpt.corpus import CorpusError
-from runner.gpt.options import EXIT_CODES, TrainingFailure
+from runner.gpt.options import TrainingFailure
 from runner.gpu import hardware
 from runner.gpu.manifest import ShardError
 from runner.gpu.model import Model, Shape, near_blocks
@@ -313,24 +313,16 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         summary = experiment(options)
     except TrainingFailure as error:
-        return _fail(error.failure, str(error))
+        return small.fail(error.failure, str(error))
     except (CorpusError, ShardError, OSError) as error:
-        return _fail("infrastructure", str(error))
+        return small.fail("infrastructure", str(error))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or NO_MEMORY.search(str(error)):
-            return _fail("oom", str(error) or "out of memory")
+            return small.fail("oom", str(error) or "out of memory")
         if isinstance(error, torch.AcceleratorError):
-            return _fail("infrastructure", f"the card failed: {error}")
+            return small.fail("infrastructure", f"the card failed: {error}")
         raise
-    lines = ["---", *(f"{key + ':':<20}{value}" for key, value in summary.items())]
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0
-
-
-def _fail(failure: str, message: str) -> int:
-    sys.stdout.write(f"failure: {failure}\n")
-    sys.stderr.write(f"{message}\n")
-    return EXIT_CODES[failure]
+    return small.tell(summary)
 
 
 if __name__ == "__main__":

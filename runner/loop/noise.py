@@ -12,13 +12,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# Two-sided 95 % quantiles of Student's t for 1 ... 30 degrees of freedom.
-_STUDENT = (
-    12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
-    2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-_NORMAL = 1.959964
+from sandbox.paired import quantile_95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +64,6 @@ class Gain:
         )
 
 
-def student(degrees: int) -> float:
-    """The two-sided 95 % quantile of Student's t. Raises ValueError for less than one degree."""
-    if degrees < 1:
-        raise ValueError("a spread needs at least two values")
-    if degrees <= len(_STUDENT):
-        return _STUDENT[degrees - 1]
-    z = _NORMAL  # the first terms of the quantile's series in 1 / degrees
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-    return z + (z**3 + z) / (4 * degrees) + second
-
-
 def mean_of(values: Sequence[float]) -> float:
     """The mean; of equal values exactly that value. (`fmean` may miss it by a rounding, and then a
     trial that changed nothing would be better.)"""
@@ -124,7 +107,7 @@ def pooled(baselines: Iterable[Baseline], *, own: str | None = None) -> Noise:
 
 def _alike(one: Sequence[float], other: Sequence[float], sigma: float, degrees: int) -> bool:
     """Whether two baselines differ by no more than chance."""
-    chance = student(degrees) * sigma * math.sqrt(1 / len(one) + 1 / len(other))
+    chance = quantile_95(degrees) * sigma * math.sqrt(1 / len(one) + 1 / len(other))
     return abs(mean_of(one) - mean_of(other)) <= chance
 
 
@@ -135,7 +118,7 @@ def gain(metrics: Sequence[float], noise: Noise, *, minimize: bool) -> Gain:
     sigmas = low = high = None
     if noise.sigma:
         sigmas = value / noise.sigma
-        spread = student(noise.degrees) * math.sqrt(1 / len(metrics) + 1 / noise.n)
+        spread = quantile_95(noise.degrees) * math.sqrt(1 / len(metrics) + 1 / noise.n)
         low, high = sigmas - spread, sigmas + spread
     return Gain(
         value=value,

@@ -19,12 +19,13 @@ from runner.control.local import Local
 from runner.interfaces import Outcome
 from runner.loop import baseline
 from runner.loop.measurements import Measurements, Purpose, Rules
-from runner.loop.noise import Baseline, Noise, form, gain, mean_of, pooled, student
+from runner.loop.noise import Baseline, Noise, form, gain, mean_of, pooled
 from runner.loop.reports import run_report, trial_report
 from runner.loop.search import Plan, Search
 from runner.storage.journal import Journal
 from runner.storage.store import JournalError
 from sandbox.mechanism import Candidate, Mechanism, Trial, View
+from sandbox.paired import quantile_95
 from tests.runner.surface import SurfaceTask, WalkPrior
 
 METRICS = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8)
@@ -96,7 +97,7 @@ def test_a_noise_of_nothing_is_said_and_is_not_unknown() -> None:
 
 def test_students_quantiles_are_scipys() -> None:
     for degrees in range(1, 400):
-        assert student(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=5e-4), degrees
+        assert quantile_95(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=5e-4), degrees
 
 
 def test_a_baseline_without_repeats_has_no_noise() -> None:
@@ -106,7 +107,7 @@ def test_a_baseline_without_repeats_has_no_noise() -> None:
     with pytest.raises(ValueError, match="no baseline"):
         pooled([])
     with pytest.raises(ValueError, match="two values"):
-        student(0)
+        quantile_95(0)
 
 
 def test_a_gain_has_the_textbooks_interval() -> None:
