@@ -269,8 +269,8 @@ class Loader:
 
 
 def _in_time(start: Callable[[], MechanismHost], seconds: float) -> MechanismHost:
-    """A worker, or InfrastructureError: also where a start never ends. That of bubblewrap does not
-    when it is killed from outside as it begins, and whoever waits at a boundary would for ever."""
+    """A worker, or InfrastructureError: also where a start never ends, whatever the sandbox's own
+    deadlines overlooked: who waits at a boundary would wait for ever."""
     started = in_background(start, name="start")
     try:
         done, _ = wait([started], seconds)
