@@ -46,6 +46,7 @@ T = TypeVar("T")
 TRIAL_CALLS = 3
 TRY_SECONDS = 20.0
 MARGIN_SECONDS = 15.0  # what starts a worker has deadlines of its own, which come first
+DOCTOR_SECONDS = 300.0  # it takes seconds, and what it starts has deadlines of its own
 PURPOSE = "runner"
 _NULL = Path(__file__).resolve().parents[2] / "mechanisms_repo/mechanisms/null.py"
 
@@ -238,7 +239,8 @@ class Loader:
         our own code and decides nothing. Raises InfrastructureError that names the control."""
         backend = self._backend()
         if not (_NULL.is_file() and source == _NULL.read_bytes()):
-            clearance.require(backend)
+            look = in_background(partial(clearance.require, backend), name="doctor")
+            _in_time(look, DOCTOR_SECONDS, "The sandbox's doctor did not end")
         return backend
 
     def _restored(
@@ -257,7 +259,13 @@ class Loader:
         start = partial(
             MechanismHost.start, backend, source, name=name, limits=limits, purpose=PURPOSE
         )
-        return _in_time(start, limits.start_seconds + limits.load_seconds + MARGIN_SECONDS)
+        started = in_background(start, name="start")
+        try:
+            seconds = limits.start_seconds + limits.load_seconds + MARGIN_SECONDS
+            return _in_time(started, seconds, "No sandbox worker was ready")
+        except BaseException:  # it may come after all
+            started.add_done_callback(_close)
+            raise
 
     def _hasty(self) -> Limits:
         """Training may wait for what is only tried."""
@@ -268,19 +276,13 @@ class Loader:
         )
 
 
-def _in_time(start: Callable[[], MechanismHost], seconds: float) -> MechanismHost:
-    """A worker, or InfrastructureError: also where a start never ends, whatever the sandbox's own
+def _in_time(begun: Future[T], seconds: float, problem: str) -> T:
+    """What it gives, or InfrastructureError: also where it never ends, whatever the sandbox's own
     deadlines overlooked: who waits at a boundary would wait for ever."""
-    started = in_background(start, name="start")
-    try:
-        done, _ = wait([started], seconds)
-    except BaseException:  # the runner stops
-        started.add_done_callback(_close)
-        raise
+    done, _ = wait([begun], seconds)
     if not done:
-        started.add_done_callback(_close)  # should it come after all
-        raise InfrastructureError(f"No sandbox worker was ready after {seconds:g} s; look again.")
-    return started.result()
+        raise InfrastructureError(f"{problem} after {seconds:g} s; look again.")
+    return begun.result()
 
 
 def _close(started: Future[MechanismHost]) -> None:

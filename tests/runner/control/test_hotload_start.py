@@ -1,5 +1,5 @@
-"""A sandbox worker whose start does not end in time: trouble that is said and tried again, and no
-worker that comes after all is left behind."""
+"""A sandbox worker, or one of the doctor's, whose start does not end in time: trouble that is said
+and tried again, and no worker that comes after all is left behind."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.control.hotload import TRY_SECONDS
+from sandbox import cache
 from sandbox.backends.base import Backend, Channel, Purpose
 from sandbox.limits import Limits
 from sandbox.report import digest_of
@@ -20,12 +21,14 @@ PATIENCE_SECONDS = 120.0
 
 
 class Held:
-    """The real engine, but what starts before `free` is set only starts then."""
+    """The real engine, but what starts before `free` is set only starts then: the doctor's workers,
+    or the others."""
 
     name = "held"
 
-    def __init__(self, engine: Backend) -> None:
+    def __init__(self, engine: Backend, *, doctor: bool) -> None:
         self.engine = engine
+        self.doctor = doctor
         self.free = threading.Event()
         self.held = self.ended = 0
         self._lock = threading.Lock()
@@ -42,7 +45,7 @@ class Held:
         return self.engine.reap()
 
     def start(self, *, purpose: Purpose, limits: Limits, label: str = "") -> Channel:
-        if self.free.is_set():
+        if self.free.is_set() or (label == "doctor") is not self.doctor:
             return self.engine.start(purpose=purpose, limits=limits, label=label)
         with self._lock:
             self.held += 1
@@ -55,33 +58,38 @@ class Held:
 
 
 @pytest.mark.engine
+@pytest.mark.parametrize("doctor", [False, True], ids=["worker", "doctor"])
 def test_a_start_that_does_not_end_is_trouble_and_is_tried_again(
-    tmp_path: Path, engine: Backend, monkeypatch: pytest.MonkeyPatch
+    doctor: bool, tmp_path: Path, engine: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(engine)
+    held = Held(engine, doctor=doctor)
+    said = "The sandbox's doctor did not end" if doctor else "No sandbox worker was ready"
     monkeypatch.setattr("runner.control.platform_link.ENGINE_RETRY_SECONDS", 0.1)
-    patient = LIMITS.start_seconds + TRY_SECONDS
-    monkeypatch.setattr(
-        "runner.control.hotload.MARGIN_SECONDS", 0.3 - patient
-    )  # until it is let go
+    if doctor:  # nobody has a verdict yet
+        monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+
+    def patience(seconds: float) -> None:
+        own = LIMITS.start_seconds + TRY_SECONDS
+        bound, most = ("DOCTOR", seconds) if doctor else ("MARGIN", seconds - own)
+        monkeypatch.setattr(f"runner.control.hotload.{bound}_SECONDS", most)
 
     def let_go(text: str) -> None:
         stage.said.append(text)
         if text.startswith("NO SANDBOX") and not held.free.is_set():
-            monkeypatch.setattr("runner.control.hotload.MARGIN_SECONDS", PATIENCE_SECONDS)
+            patience(PATIENCE_SECONDS)
             held.free.set()
 
+    patience(0.3)  # until it is let go
     with serve() as fake:
         fake.want(NULL)
         stage = Stage(fake, tmp_path / "run", lambda: held)
         stage.told = let_go  # type: ignore[method-assign]
         stage.run(1)
         assert stage.chosen_by() == {1: digest_of(NULL)}
-        assert any(o.state == "idle" and "No sandbox worker was ready" in o.reason
-                   for o in fake.observed)  # fmt: skip
-    assert any("No sandbox worker was ready" in text for text in stage.said)
+        assert any(o.state == "idle" and said in o.reason for o in fake.observed)
+    assert any(said in text for text in stage.said)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while held.ended < held.held or leftovers():
         assert time.monotonic() < deadline, (held.held, held.ended, leftovers())
         time.sleep(0.05)
-    assert held.held == 2  # the one to try and the one to use
+    assert held.held == (1 if doctor else 2)  # the one to try and the one to use
