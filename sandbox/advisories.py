@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from sandbox.advisory_files import SnapshotError, SnapshotProblem, read_records
+from sandbox.files import put
 from sandbox.report import digest_of
 
 STALE_DAYS = 30
@@ -108,8 +108,8 @@ def store(file: Path, *, into: Path, now: datetime, older: bool = False) -> Snap
             "newer one stays. Say --older to go back on purpose.",
         )
     into.mkdir(parents=True, exist_ok=True)
-    _write(into / f"{snapshot.digest}.json.gz", gzip.compress(data, mtime=0))
-    _write(into / META, json.dumps(asdict(snapshot), indent=1, sort_keys=True).encode())
+    put(into / f"{snapshot.digest}.json.gz", gzip.compress(data, mtime=0))
+    put(into / META, json.dumps(asdict(snapshot), indent=1, sort_keys=True).encode())
     return snapshot
 
 
@@ -149,19 +149,6 @@ def _earlier(into: Path) -> Snapshot | None:
         return current(into)
     except SnapshotError:
         return None  # a damaged one must not stand in the way of a sound one
-
-
-def _write(path: Path, data: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 # --- records ---

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from pathlib import Path
 from sandbox import cache, doctor
 from sandbox.backends.base import Backend
 from sandbox.errors import InfrastructureError
+from sandbox.files import put
 
 GOOD_SECONDS = 30 * 60
 BAD_SECONDS = 60
@@ -61,7 +60,7 @@ def record(backend: Backend, controls: list[doctor.Control]) -> str:
     key, problem = _key(backend), problem_of(controls)
     if not problem:
         _bad.pop(key, None)
-        _store(key)
+        put(_file(key), json.dumps({"key": key, "at": time.time()}).encode())
         return ""
     _file(key).unlink(missing_ok=True)
     _bad[key] = (time.monotonic(), problem)
@@ -107,11 +106,3 @@ def _is_good(key: str) -> bool:
         return kept["key"] == key and 0 <= time.time() - float(kept["at"]) <= GOOD_SECONDS
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _store(key: str) -> None:
-    file = _file(key)
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".doctor-")
-    with open(descriptor, "w", encoding="ascii") as out:
-        json.dump({"key": key, "at": time.time()}, out)
-    os.replace(name, file)

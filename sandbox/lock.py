@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +24,7 @@ from packaging.version import InvalidVersion, Version
 
 from sandbox.advisories import normal
 from sandbox.errors import InfrastructureError
+from sandbox.files import put
 from sandbox.report import digest_of
 
 FORMAT = "escapement lock v1"
@@ -254,13 +254,7 @@ def keep(lock: Lock) -> None:
     where = folder()
     try:
         where.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=where, prefix=".lock-")
-        with open(descriptor, "wb") as file:
-            file.write(lock.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, where / FILE)
+        put(where / FILE, lock.to_bytes(), mode=0o644)
     except OSError as error:
         raise LockError(f"{where / FILE} can't be written ({error.strerror or error}).") from error
 

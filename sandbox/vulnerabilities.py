@@ -11,7 +11,6 @@ import fcntl
 import importlib.metadata
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from typing import Any
 from sandbox import advisories, image, pip_audit
 from sandbox.advisories import Snapshot
 from sandbox.advisory_files import SnapshotError
+from sandbox.files import put
 from sandbox.osv_endpoint import NoAnswerError, Service, Source
 from sandbox.report import digest_of
 
@@ -178,7 +178,7 @@ def _once(
             return found
         scan = look()
         data = {"at": now.timestamp(), "scan": asdict(scan)}
-        _replace(path, json.dumps(data, sort_keys=True).encode())
+        put(path, json.dumps(data, sort_keys=True).encode())
         return scan
 
 
@@ -202,10 +202,3 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _replace(path: Path, data: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    with open(descriptor, "wb") as file:
-        file.write(data)
-    os.replace(name, path)

@@ -8,7 +8,6 @@ of life. Nothing decides by this file: each look at a draft asks the sandbox its
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from django.conf import settings
@@ -17,6 +16,7 @@ from django.utils import timezone
 from sandbox import clearance
 from sandbox.backends import get_backend
 from sandbox.errors import InfrastructureError
+from sandbox.files import put
 
 FILE = "sandbox.problem"
 MAX_BYTES = 16_384
@@ -34,10 +34,8 @@ def watch() -> int:
     if not problem:
         _path().unlink(missing_ok=True)
         return 1
-    draft = _path().with_suffix(".new")
     at = timezone.now().isoformat(timespec="seconds")
-    draft.write_text(json.dumps({"problem": problem, "since": at}), encoding="utf-8")
-    os.replace(draft, _path())
+    put(_path(), json.dumps({"problem": problem, "since": at}).encode(), mode=0o644)
     return 1
 
 

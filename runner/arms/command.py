@@ -43,6 +43,7 @@ from runner.tasks.base import ROOT, host_facts
 from runner.tasks.gpt import GptTask
 from runner.tasks.table import TableTask
 from sandbox.backends import get_backend
+from sandbox.files import put
 
 LIBRARY = ROOT / "mechanisms_repo"
 VERSIONS = ("numpy", "scipy", "scikit-learn", "optuna", "cmaes", "matplotlib", "torch")
@@ -168,7 +169,7 @@ def _settle(out: Path, settings: ArmsSettings, task: Task) -> dict[str, Any]:
 def _same(path: Path, facts: dict[str, Any]) -> None:
     """Write facts, or make sure that they are what was written. Raises ArmsError."""
     if not path.exists():
-        _put(path, (json.dumps(facts, sort_keys=True, indent=1) + "\n").encode())
+        put(path, (json.dumps(facts, sort_keys=True, indent=1) + "\n").encode())
         return
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -180,18 +181,6 @@ def _same(path: Path, facts: dict[str, Any]) -> None:
             f"{path.parent} holds an ablation with other {', '.join(other)}: its numbers can't "
             "stand beside these. Choose another --out"
         )
-
-
-def _put(path: Path, data: bytes) -> None:
-    """Write a file, readable by its owner alone, all of it or nothing: a command that is killed
-    leaves none that is cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _workshop(settings: ArmsSettings, task: Task, say: Say) -> Workshop:
@@ -228,7 +217,7 @@ def _workshop(settings: ArmsSettings, task: Task, say: Say) -> Workshop:
 def _key(path: Path) -> Ed25519PrivateKey:
     """The key of this folder; made once, readable by its owner alone."""
     if not path.exists():
-        _put(path, Ed25519PrivateKey.generate().private_bytes_raw())
+        put(path, Ed25519PrivateKey.generate().private_bytes_raw())
     try:
         return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
     except (OSError, ValueError) as error:

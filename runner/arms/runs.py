@@ -8,7 +8,6 @@ What is compared afterwards comes from these files alone (`score`), and they hol
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -33,6 +32,7 @@ from runner.protocol import HookCounts
 from runner.storage.journal import BASELINE, Journal, Phase, derive
 from runner.storage.store import JournalError
 from sandbox.backends.base import Backend
+from sandbox.files import put
 
 BASELINE_REPEATS = 3
 Parts = Callable[[], tuple[Prior, Steer, Researcher | None]]
@@ -171,13 +171,8 @@ def _shown(training: Training) -> dict[str, Any]:
 
 
 def _write(path: Path, record: Record) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     text = json.dumps(asdict(record), sort_keys=True, indent=1, allow_nan=False)
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    put(path, f"{text}\n".encode(), mode=0o644)
 
 
 # --- arms with a search loop ----------------------------------------------------------------------

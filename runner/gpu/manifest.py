@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
+
+from sandbox.files import put
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1024 * 1024
@@ -50,12 +51,7 @@ def verify(path: Path) -> None:
 def write(path: Path, data: bytes) -> None:
     """All or nothing, in a folder that is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    put(path, data, mode=0o644)
 
 
 def sha256(path: Path) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.interfaces import BudgetExceeded
+from sandbox.files import put
 
 MILLION = 1_000_000
 
@@ -183,10 +184,8 @@ class Ledger:
         """Write the ledger, all or nothing. Raises BudgetExceeded: no money is spent unseen."""
         if self.path is None:
             return
-        temporary = self.path.with_suffix(".tmp")
         try:
-            temporary.write_text(json.dumps(self.summary()))
-            temporary.replace(self.path)
+            put(self.path, json.dumps(self.summary()).encode(), mode=0o644)
         except OSError as error:
             raise BudgetExceeded(
                 f"what is spent can't be written to {self.path} ({error}): make room, and start "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from runner.interfaces import FAILURES, LARGEST_METRIC
 from runner.surfaces.recipe import Recipe, RecipeError, recipe_of
+from sandbox.files import put
 
 FORMAT = "escapement surface v1"
 MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -70,15 +70,7 @@ def write_surface(path: Path, surface: SurfaceFile) -> str:
     """Write it, all or nothing; the same surface gives the same bytes. Its digest."""
     body = {**surface.body(), "digest": surface.digest}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(gzip.compress(_canonical(body), compresslevel=9, mtime=0))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    put(path, gzip.compress(_canonical(body), compresslevel=9, mtime=0), mode=0o644)
     return surface.digest
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from runner.storage.store import DATABASE
 from runner.tasks.base import TaskError
+from sandbox.files import put
 
 MAX_FILES = 20_000
 MAX_BYTES = 2 * 1024**3
@@ -230,9 +231,7 @@ class Snapshot:
         partial = self.place.with_name(PARTIAL)
         discard(partial)
         copy(self.folder, self.folder.root, partial)
-        written = self._manifest.with_suffix(".tmp")
-        written.write_text(json.dumps(self.folder.lines, indent=0))
-        written.replace(self._manifest)
+        put(self._manifest, json.dumps(self.folder.lines, indent=0).encode(), mode=0o644)
         partial.rename(self.place)
 
     def fresh(self, target: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_drill_without_one_control_names_it_and_keeps_no_verdict(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("ESCAPEMENT_SANDBOX", "bubblewrap")
-    monkeypatch.setattr(clearance, "_store", lambda _: pytest.fail("a drill's verdict was kept"))
+    monkeypatch.setattr(clearance, "put", lambda *_: pytest.fail("a drill's verdict was kept"))
     assert main(["--quiet", "doctor", "--without", without]) == 0
     out = capsys.readouterr().out
     assert NAMED[without] in out

@@ -28,6 +28,7 @@ from proposals.demo.children import Child
 from proposals.demo.console import Console
 from sandbox.backends import get_backend
 from sandbox.errors import InfrastructureError
+from sandbox.files import put
 
 TARGET = "demo"
 RUNNER = "demo-runner"
@@ -119,10 +120,7 @@ def _point_at(credentials: Path, url: str) -> None:
     data = json.loads(credentials.read_text())
     if data["url"] == url:
         return
-    fresh = credentials.with_suffix(".new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump({**data, "url": url}, file)
-    fresh.replace(credentials)
+    put(credentials, json.dumps({**data, "url": url}).encode())
 
 
 def web(console: Console, port: int) -> Child:
