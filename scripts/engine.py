@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import docker
 from docker.errors import DockerException
@@ -31,7 +32,7 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def give_up(problem: str, fix: str) -> None:
+def give_up(problem: str, fix: str) -> NoReturn:
     sys.exit(f"No Docker engine: {problem}\nRun this, then call make again:\n    {fix}")
 
 

@@ -33,20 +33,22 @@ def say(text: str) -> None:
 
 def run(*command: str) -> tuple[dict[str, Any] | None, str]:
     """A scanner's JSON, or None and what it said instead."""
-    done = subprocess.run(  # noqa: S603
-        [str(BIN / command[0]), *command[1:]],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
     try:
-        return json.loads(done.stdout), done.stderr
+        done = subprocess.run(  # noqa: S603
+            [str(BIN / command[0]), *command[1:]],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"{command[0]} did not end within {SECONDS} s"
+    try:
+        return json.loads(done.stdout), ""
     except ValueError:
-        return None, done.stderr.strip()[
-            -600:
-        ] or f"{command[0]}: exit {done.returncode}, no output"
+        words = done.stderr.strip()[-600:]
+        return None, words or f"{command[0]}: exit {done.returncode}, no output"
 
 
 def could_not_look(what: str) -> int:
@@ -91,12 +93,11 @@ def scan_lock() -> int:
         "pip-audit", "-r", "constraints.txt", "--disable-pip", "--no-deps", "-f", "json",
         "--progress-spinner", "off", "--timeout", "15",
     )  # fmt: skip
-    pins = [p for p in (ROOT / "constraints.txt").read_text().splitlines() if "==" in p]
     if report is None:
-        last = problem.splitlines()[-1] if problem else "no answer"
+        last = problem.splitlines()[-1]
         return could_not_look(f"the advisory service gave no answer ({last[:200]})")
-    packages = report["dependencies"]
-    looked = [p for p in packages if "vulns" in p]
+    pins = [p for p in (ROOT / "constraints.txt").read_text().splitlines() if "==" in p]
+    looked = [p for p in report["dependencies"] if "vulns" in p]
     for package in looked:
         for hit in package["vulns"]:
             fix = ", ".join(hit["fix_versions"]) or "no fixed version yet"

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the file; 2 where the run can't be used."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("folder", type=Path, help="the --out of `python -m runner run`")
-    parser.add_argument("name", help="the trace's name: lower case, digits, dashes")
+    parser.add_argument("name", help="the trace's name: lower case, digits, - and _")
     parser.add_argument("--budget-seconds", type=float, required=True, help="as the run had it")
     options = parser.parse_args(arguments)
     try:

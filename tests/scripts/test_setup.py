@@ -180,3 +180,15 @@ def test_no_answer_at_all_could_not_look(
     monkeypatch.delenv("ESCAPEMENT_AUDIT", raising=False)
     monkeypatch.setattr(security, "run", lambda *_: (None, "ConnectionError"))
     assert security.scan_lock() == security.COULD_NOT_LOOK
+
+
+def test_a_scanner_that_does_not_end_could_not_look(
+    security: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("ESCAPEMENT_AUDIT", raising=False)
+    sleeper = tmp_path / "pip-audit"
+    sleeper.write_text("#!/bin/sh\nexec sleep 600\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr(security, "BIN", tmp_path)
+    monkeypatch.setattr(security, "SECONDS", 0.5)
+    assert security.scan_lock() == security.COULD_NOT_LOOK
