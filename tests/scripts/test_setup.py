@@ -192,3 +192,16 @@ def test_a_scanner_that_does_not_end_could_not_look(
     monkeypatch.setattr(security, "BIN", tmp_path)
     monkeypatch.setattr(security, "SECONDS", 0.5)
     assert security.scan_lock() == security.COULD_NOT_LOOK
+
+
+def test_the_python_that_a_person_names_reaches_the_script() -> None:
+    done = subprocess.run(
+        ["make", "--no-print-directory", "--eval", 'probe: ; @echo "$$PYTHON"', "probe"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHON": "/opt/python3.11"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    assert done.stdout == "/opt/python3.11\n"
