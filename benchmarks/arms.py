@@ -1,10 +1,10 @@
-"""The search, measured: the arms on the recorded surface (twice, compared byte by byte) or on live
-trainings, and the results to commit.
+"""The search, measured: the arms on the recorded surface or on live trainings.
 
     .venv/bin/python benchmarks/arms.py table --repeats 50 --work /tmp/arms --out benchmarks/results
     .venv/bin/python benchmarks/arms.py live --repeats 10 --work /tmp/arms --out benchmarks/results
 
-Goes on where it stopped: give it the same --work.
+On the surface all of it runs twice and is compared byte by byte; what is to be committed goes to
+--out. It goes on where it stopped: give it the same --work.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def run(kind: str, repeats: int, folder: Path) -> None:
 
 def main() -> int:
     """Run, compare, copy; 1 where two runs on the surface differ."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("kind", choices=sorted(KINDS))
     parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="where the arms work; kept")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of results")
     parser.add_argument("--once", action="store_true", help="do not run the surface twice")
     options = parser.parse_args()
     first = options.work / f"{options.kind}-1"

@@ -14,7 +14,6 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import naive  # noqa: E402
 
+from runner.tasks.base import host_facts  # noqa: E402
 from sandbox import clearance  # noqa: E402
 from sandbox.backends import Backend, get_backend  # noqa: E402
 from sandbox.draft import lay_out  # noqa: E402
@@ -59,14 +59,14 @@ def draft_of(name: str) -> Draft:
     return lay_out({p: (folder / p).read_bytes() for p in paths}, require_test=True)
 
 
-def summary(seconds: Sequence[float]) -> dict[str, Any]:
-    """Median and 95th percentile (nearest rank) of what was measured."""
+def summary(seconds: Sequence[float], unit: str = "s") -> dict[str, Any]:
+    """Median and 95th percentile (nearest rank) of what was measured, in `s` or `ms`."""
     ordered = sorted(seconds)
-    rank = math.ceil(0.95 * len(ordered)) - 1
+    rank, scale = math.ceil(0.95 * len(ordered)) - 1, {"s": 1, "ms": 1000}[unit]
     return {
         "n": len(ordered),
-        "median_s": round(statistics.median(ordered), 3),
-        "p95_s": round(ordered[rank], 3),
+        f"median_{unit}": round(scale * statistics.median(ordered), 3),
+        f"p95_{unit}": round(scale * ordered[rank], 3),
     }
 
 
@@ -119,8 +119,8 @@ def queued(way: str, operator: str, count: int, naive_run: tuple[str, str]) -> d
         waiting.put(number)
     ends = [taken.get(timeout=QUEUE_SECONDS) for _ in range(count)]
     for worker in workers:
-        worker.join()
-        if worker.exitcode:
+        worker.join(QUEUE_SECONDS)
+        if worker.exitcode != 0:
             raise SystemExit(f"a worker of the queue ended with {worker.exitcode}")
     whole = max(ends) - began
     waits = summary([end - began for end in ends])
@@ -170,31 +170,20 @@ def runtime(draft: Draft, backend: Backend) -> dict[str, Any]:
             host.observe(trial, view, seed=1)
             host.state()
 
-        calls = summary_ms([timed(lambda: host.propose(short, 1, seed=1)) for _ in range(CALLS)])
+        calls = summary([timed(lambda: host.propose(short, 1, seed=1)) for _ in range(CALLS)], "ms")
         trials = [timed(whole_trial) for _ in range(CALLS)]
     a_trial = statistics.median(trials)
     return {
         "propose_short_trace": calls,
         "calls_a_second": round(1000 / calls["median_ms"]),
-        "whole_trial_long_trace": summary_ms(trials),
+        "whole_trial_long_trace": summary(trials, "ms"),
         "share_of_trial_percent": {
             f"{seconds} s": round(100 * a_trial / seconds, 4) for seconds in TRIAL_SECONDS
         },
     }
 
 
-def summary_ms(seconds: Sequence[float]) -> dict[str, Any]:
-    ordered = sorted(seconds)
-    rank = math.ceil(0.95 * len(ordered)) - 1
-    median = statistics.median(ordered)
-    return {
-        "n": len(ordered),
-        "median_ms": round(1000 * median, 3),
-        "p95_ms": round(1000 * ordered[rank], 3),
-    }
-
-
-def host_facts() -> dict[str, Any]:
+def measured_on() -> dict[str, Any]:
     """What the figures were taken on."""
     engine = subprocess.run(
         ["docker", "version", "--format", "{{.Server.Version}}"],
@@ -207,11 +196,8 @@ def host_facts() -> dict[str, Any]:
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return {
-        "cores": os.cpu_count(),
+        **host_facts(),
         "load_before": [round(x, 2) for x in os.getloadavg()],
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
         "docker": engine.stdout.strip(),
         "bubblewrap": bwrap.stdout.strip().split()[-1],
         "commit": commit.stdout.strip(),
@@ -235,7 +221,7 @@ def main() -> None:
     parser.add_argument("--operator", default="tabu", help="a seed operator")
     parser.add_argument("--out", type=Path, help="where the JSON goes; else standard output")
     arguments = parser.parse_args()
-    facts = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **host_facts()}
+    facts = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **measured_on()}
     draft, tag = draft_of(arguments.operator), naive.build_image(say)
     cold = {name: get_backend(name, progress=say) for name in ("docker", "bubblewrap")}
     for backend in cold.values():

@@ -1,7 +1,7 @@
 """What the loop and the platform cost a trial, and what a hot swap costs beside a restart.
 
     .venv/bin/python benchmarks/loop.py [--trials 60] [--swaps 100] [--late 20] [--restarts 8]
-        [--sandbox bubblewrap] [--out FILE]
+        [--sandbox bubblewrap|docker] [--out FILE]
 
 A real installation is started in a temporary folder: web server, database, mechanisms repository,
 audit log, and a runner with its mechanism in a sandbox worker. Timed is the *gap*: from the moment
@@ -19,8 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import re
 import statistics
 import sys
 import tempfile
@@ -33,12 +31,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "platform")]
 
-from loops import WARM_UP, Clock, Trainer, alone, bare, linked, nothing, sandbox  # noqa: E402
+from loops import WARM_UP, Clock, Trainer, alone, bare, linked, nothing  # noqa: E402
 
-from scripts.chaos_loop import Crew, answers, rows  # noqa: E402
+from runner.tasks.base import host_facts  # noqa: E402
+from scripts.chaos_loop_crew import Crew, rows  # noqa: E402
 from scripts.chaos_loop_trouble import order_seed  # noqa: E402
 
 SHORT_SECONDS = 0.05  # a training that nothing happens in
+RESTART_SECONDS = 300.0
 
 # --- overhead ---
 
@@ -189,22 +189,25 @@ def restarting(crew: Crew, times: int) -> dict[str, Any]:
     def begun() -> int:
         return log.read_text().count("begin") if log.exists() else 0
 
+    def reach(trainings: int) -> None:
+        deadline = time.monotonic() + RESTART_SECONDS
+        while begun() < trainings:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"no training began in time: see {crew.folder}/*.log")
+            time.sleep(0.005)
+
     crew.start("runner")
     for number in range(times):
-        before = begun()
-        while begun() < before + 3:
-            time.sleep(0.005)
+        reach(begun() + 3)
         say(f"restart {number + 1} of {times}")
-        process, seen, began = crew.processes["runner"], begun(), time.perf_counter()
-        process.terminate()
-        process.wait(60)
+        began = time.perf_counter()
+        crew.runner.terminate()
+        crew.runner.wait(60)
         crew.start("runner")
-        seen = max(seen, begun())
-        while begun() == seen:
-            time.sleep(0.005)
+        reach(begun() + 1)
         pauses.append(time.perf_counter() - began)
-    crew.processes["runner"].terminate()
-    crew.processes["runner"].wait(60)
+    crew.runner.terminate()
+    crew.runner.wait(60)
     return {"restarts": times, "pause": summary(pauses)}
 
 
@@ -214,23 +217,13 @@ def say(text: str) -> None:
 
 def host() -> dict[str, Any]:
     """What measured it."""
-    info = Path("/proc/cpuinfo").read_text()
-    cpu = re.search(r"model name\s*: (.*)", info)
-    return {
-        "cpu": cpu[1] if cpu else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "sandbox": sandbox().name,
-    }
+    sandbox = os.environ["ESCAPEMENT_SANDBOX"]
+    return {**host_facts(), "load": os.getloadavg()[0], "sandbox": sandbox}
 
 
 def measured(crew: Crew, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """All of it, one after the other."""
-    crew.start("web")
-    while not answers(crew.url):
-        time.sleep(0.1)
+    crew.serve()
     found: dict[str, Any] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": host(),
@@ -259,7 +252,7 @@ def measured(crew: Crew, folder: Path, options: argparse.Namespace) -> dict[str,
 
 def main() -> int:
     """Measure, print, and say whether a trial was lost."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--train-seconds", type=float, default=0.25, help="of one training")
@@ -267,10 +260,10 @@ def main() -> int:
     parser.add_argument("--ahead-seconds", type=float, default=4.0)
     parser.add_argument("--late", type=int, default=20, help="swaps ordered in the last moment")
     parser.add_argument("--restarts", type=int, default=8)
-    parser.add_argument("--sandbox", default="docker", choices=("docker", "bubblewrap"))
+    parser.add_argument("--sandbox", default="bubblewrap", choices=("bubblewrap", "docker"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    os.environ["BENCH_SANDBOX"] = os.environ["ESCAPEMENT_SANDBOX"] = options.sandbox
+    os.environ["ESCAPEMENT_SANDBOX"] = options.sandbox
     with tempfile.TemporaryDirectory(prefix="escapement-bench-") as temporary:
         folder = Path(temporary)
         crew = Crew(folder=folder, trials=100_000, parallel=1)

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,8 @@ from runner.loop.measurements import Measurements, Rules
 from runner.loop.search import Plan, Search
 from runner.storage.journal import Journal
 from sandbox.backends import get_backend
-from sandbox.backends.base import Backend
 from sandbox.mechanism import Config, Knob, Space
-from scripts.chaos_loop import Crew
+from scripts.chaos_loop_crew import Crew, children
 
 TRAIN = """
 import math, sys, time
@@ -106,14 +104,7 @@ class Trainer:
 
 def family(pid: int) -> float:
     """Processor seconds of the living descendants of a process and of what they waited for."""
-    spent = 0.0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        children = []
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that just ended
-            children = (task / "children").read_text().split()
-        for child in children:
-            spent += of_process(int(child), waited=True) + family(int(child))
-    return spent
+    return sum(of_process(child, waited=True) + family(child) for child in children(pid))
 
 
 def of_process(pid: int, *, waited: bool = False) -> float:
@@ -141,7 +132,7 @@ class Clock:
         seen = {"runner": time.process_time() - self.trainer.own_cpu}
         if self.web:
             seen["platform"] = of_process(self.web) + family(self.web)
-            if os.environ["BENCH_SANDBOX"] == "bubblewrap":  # Docker's are no children of ours
+            if os.environ["ESCAPEMENT_SANDBOX"] == "bubblewrap":  # Docker's are no children of ours
                 seen["worker"] = family(os.getpid()) - of_process(self.web) - family(self.web)
         return seen
 
@@ -174,11 +165,6 @@ def searched(journal: Journal, trainer: Trainer, control: Any, trials: int) -> N
     ).run()
 
 
-def sandbox() -> Backend:
-    """The engine that `--sandbox` names."""
-    return get_backend(os.environ["BENCH_SANDBOX"])
-
-
 def opened(folder: Path) -> Journal:
     """A new run's journal."""
     journal = Journal(folder)
@@ -199,7 +185,7 @@ def linked(folder: Path, crew: Crew, trainer: Trainer, trials: int) -> list[str]
     credentials = Credentials.read(crew.key)
     client = PlatformClient(credentials)
     said: list[str] = []
-    loader = Loader(sandbox, public_key=credentials.public_key, target=credentials.target)
+    loader = Loader(get_backend, public_key=credentials.public_key, target=credentials.target)
     journal = opened(folder)
     link = Link(client=client, journal=journal, loader=loader, say=said.append)
     link.start()

@@ -9,7 +9,6 @@ gate (no contract, no replay, no posture), and its tools see what a hostile draf
 from __future__ import annotations
 
 import http.server
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from sandbox.report import Draft
 
 TOOLS = ("bandit", "pip-audit")
 TAG = "escapement-benchmark:naive"
+NO_CACHE = ("-p", "no:cacheprovider")
 
 
 def build_image(progress: image.Progress) -> str:
@@ -84,17 +84,7 @@ def commands(name: str, advisories_url: str) -> dict[str, list[str]]:
     audit += ["--progress-spinner", "off"]
     return {
         "import": ["--network", "none", "--", "-c", f"import mechanisms.{name}"],
-        "pytest": [
-            "--network",
-            "none",
-            "--",
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "tests",
-        ],
+        "pytest": ["--network", "none", "--", "-m", "pytest", "-q", *NO_CACHE, "tests"],
         "bandit": ["--network", "none", "--", "-m", "bandit", "-q", "-ll", "-r", "mechanisms"],
         "pip-audit": ["--network", "host", "--", *audit],
     }
@@ -113,7 +103,3 @@ def screen(draft: Draft, tag: str, advisories_url: str) -> None:
             run = ["docker", "run", "--rm", "-v", f"{folder}:/draft", "-w", "/draft", *flags]
             run += ["--entrypoint", "/usr/local/bin/python3", tag, *arguments]
             subprocess.run(run, check=True, capture_output=True, timeout=300)
-
-
-if __name__ == "__main__":  # the commands, to be read
-    sys.stdout.write(json.dumps(commands("NAME", "URL"), indent=1) + "\n")

@@ -10,7 +10,6 @@ tuner the best measured one), worth the mean of all that was recorded there.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import random
 import statistics
 import sys
@@ -20,28 +19,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "mechanisms_repo")]
+sys.path.insert(0, str(ROOT))
 
 from runner.arms.tuners import tuner_for  # noqa: E402 - after the path
 from runner.tasks import get_task  # noqa: E402
 from sandbox.mechanism import Mechanism, Trial, View  # noqa: E402
 from sandbox.scripted_prior import ScriptedPrior  # noqa: E402
+from scripts.chaos_loop_judge import LIBRARY, library  # noqa: E402
 
 POINTS = (10, 20, 30)
 BASELINE = 3  # trainings of the start
 TUNERS = {"U": "random", "T": "TPE", "G": "Gaussian process", "E": "CMA-ES"}
-
-
-def load(name: str) -> type[Mechanism]:
-    """The operator's class, from its file."""
-    path = ROOT / "mechanisms_repo/mechanisms" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"compared_{name}", path)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{path} can't be loaded")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    kinds = [v for v in vars(module).values() if isinstance(v, type)]
-    return next(k for k in kinds if issubclass(k, Mechanism) and k is not Mechanism)
 
 
 def search(task: Any, kind: type[Mechanism], seed: int) -> list[float]:
@@ -113,15 +101,15 @@ def tuned(task: Any, letter: str, seed: int) -> list[float]:
 def main() -> None:
     """Print a line for each searcher: mean regret and its standard error at 10, 20, 30 trials."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("surface")
+    parser.add_argument("surface", help="a file that `python -m runner record` wrote")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="names and letters, with commas")
     given = parser.parse_args()
     task = get_task("table", {"surface": given.surface})
-    names = sorted(p.stem for p in (ROOT / "mechanisms_repo/mechanisms").glob("*.py"))
+    names = sorted(path.stem for path in LIBRARY.glob("*.py"))
     for name in given.only.split(",") if given.only else [*names, *TUNERS]:
         one: Callable[[Any, Any, int], list[float]] = tuned if name in TUNERS else search
-        what: Any = name if name in TUNERS else load(name)
+        what: Any = name if name in TUNERS else next(iter(library([name]).values()))
         rows = list(zip(*(one(task, what, seed) for seed in range(given.repeats)), strict=True))
         errors = [statistics.stdev(row) / len(row) ** 0.5 for row in rows]
         told = [
