@@ -19,6 +19,8 @@ from typing import Any
 
 from looks import Chance, Result, nothing_left, result
 
+from sandbox import reaper
+
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(__file__).with_name("platform_site.py")
 DRAFTS = 2
@@ -42,14 +44,16 @@ class Site:
         self.ask("make", str(drafts))
 
     def ask(self, *words: str) -> dict[str, Any]:
-        """What `platform_site.py` prints."""
+        """What `platform_site.py` prints; SystemExit with its words where it fails."""
         done = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, str(SITE), *words],
             env=self._environment,
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            check=False,
+            capture_output=True,
+            timeout=DONE_SECONDS,
         )
+        if done.returncode:
+            raise SystemExit(f"{SITE.name} {words[0]} failed: {done.stderr.decode()[-2000:]}")
         told: dict[str, Any] = json.loads(done.stdout)
         return told
 
@@ -138,8 +142,6 @@ def two(chance: Chance) -> Result:
 
 def _owner(pid: int) -> str:
     """The process as `sandbox.reaper` would name it; "" if it has gone."""
-    from sandbox import reaper  # noqa: PLC0415 - its own words
-
     mine = reaper.me().split("|")
     started = reaper._started(pid)
     return "" if started == "gone" else "|".join([*mine[:2], str(pid), started])
