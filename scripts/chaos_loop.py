@@ -1,6 +1,4 @@
-#!/usr/bin/env python3
-"""Kill and disturb the parts of a running installation at random moments, and prove that no trial
-is lost and none repeated.
+"""Kills the parts of a running installation at random moments: no trial is lost, none repeated.
 
 A web server, a platform worker and runners of one target are started in a folder of their own; the
 runners search on a script that takes a fraction of a second and writes down each training that
@@ -35,7 +33,7 @@ sys.path[:0] = [p for p in (str(ROOT), str(ROOT / "platform")) if p not in sys.p
 
 from runner.storage.store import DATABASE  # noqa: E402
 from runner.tasks import get_task  # noqa: E402
-from scripts.chaos_loop_crew import Crew, answers, rows, say  # noqa: E402
+from scripts.chaos_loop_crew import Crew, free_port, rows, say  # noqa: E402
 from scripts.chaos_loop_judge import (  # noqa: E402
     left_by,
     library,
@@ -44,8 +42,6 @@ from scripts.chaos_loop_judge import (  # noqa: E402
     replayed,
 )
 from scripts.chaos_loop_trouble import OPERATORS, Proxy, Troubles, small_disk  # noqa: E402
-
-__all__ = ["Crew", "answers", "rows"]
 
 PARTS = ("runner", "mechanism", "worker", "web")
 GIVE_UP_SECONDS = 7200.0
@@ -227,7 +223,7 @@ def crews_of(folder: Path, proxy: Proxy, port: int, options: argparse.Namespace)
 
 def disturbed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Set up, disturb, judge."""
-    port = Crew(folder=folder, trials=1, parallel=1).port
+    port = free_port()
     proxy = Proxy(port)
     crews = crews_of(folder, proxy, port, options)
     first = crews[0]
@@ -242,9 +238,7 @@ def disturbed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         # The moments of kills are no secrets.
         chaos = Chaos(crews, proxy, random.Random(options.seed), disk=disk)  # noqa: S311
         try:
-            first.start("web")
-            while not answers(first.url):
-                time.sleep(0.2)
+            first.serve()
             first.start("worker")
             for crew in crews:
                 crew.start("runner")
@@ -261,8 +255,7 @@ def disturbed(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def main() -> int:
     """Disturb one installation, print what held, and say it with the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    kills = int(os.environ.get("ESCAPEMENT_CHAOS", "50"))
-    parser.add_argument("--kills", type=int, default=kills)
+    parser.add_argument("--kills", type=int, default=50, help="of all parts together")
     parser.add_argument("--parallel", type=int, default=2, help="trainings of a runner at once")
     parser.add_argument("--runners", type=int, default=2, help="of one target")
     parser.add_argument("--sandbox", default="bubblewrap", choices=("bubblewrap", "docker"))

@@ -11,6 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from contextlib import closing, suppress
@@ -23,6 +24,8 @@ from runner.storage.store import DATABASE
 from sandbox.reaper import LABEL_OWNER
 
 ROOT = Path(__file__).resolve().parents[1]
+SERVE_SECONDS = 120.0
+COMMAND_SECONDS = 600.0
 USELESS_STARTS = 8  # a runner that ends so often without a trial in between can't run
 SCRIPT = """
 import json, math, os, random, sys, time
@@ -160,6 +163,7 @@ class Crew:
             capture_output=True,
             text=True,
             check=False,
+            timeout=COMMAND_SECONDS,
         )
 
     def manage(self, *words: str) -> None:
@@ -198,6 +202,7 @@ class Crew:
         return self.options()
 
     def start(self, part: str) -> None:
+        """Start a part; by way of `subprocesses`, so that it ends with this program."""
         name = self.name if part == "runner" else part
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[part] = subprocess.Popen(
@@ -205,6 +210,15 @@ class Crew:
                  *self.command(part)],
                 cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+
+    def serve(self) -> None:
+        """Start the web server and wait until it answers; SystemExit where it does not."""
+        self.start("web")
+        deadline = time.monotonic() + SERVE_SECONDS
+        while not answers(self.url):
+            if self.processes["web"].poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the web server does not answer: see {self.folder}/web.log")
+            time.sleep(0.1)
 
     def kill(self, part: str, *, then: str = "") -> bool:
         """Kill it and start it again; False if it was not there to be killed. `then`: `torn` puts

@@ -157,26 +157,28 @@ class Troubles:
         except shutil.Error:  # a file of a training ended meanwhile: the next one will do
             shutil.rmtree(copied, ignore_errors=True)
             return "not this time"
-        self._refused(crew, copied)
+        told = self._refused(crew, copied)
         shutil.rmtree(copied)
-        return "refused" if self.refused_starts[-1] == "" else self.refused_starts[-1]
+        return told
 
     def start_twice(self) -> str:
         crew = self._one()
         if crew.runner.poll() is not None:
             return "not this time"
-        self._refused(crew, crew.out)
-        return "refused" if self.refused_starts[-1] == "" else self.refused_starts[-1]
+        return self._refused(crew, crew.out)
 
-    def _refused(self, crew: Crew, out: Path) -> None:
-        """Start a runner that must not run; "" where it was told so with exit code 2."""
+    def _refused(self, crew: Crew, out: Path) -> str:
+        """Start a runner that must not run, and note "" where it was told so with exit code 2, else
+        what it said."""
         started = subprocess.run(
             crew.options(out), cwd=ROOT, env=crew.environment(), capture_output=True, text=True,
             check=False, timeout=REFUSING_SECONDS,
         )  # fmt: skip
-        told = started.returncode == 2 and "another runner" in started.stdout
-        told = told or (started.returncode == 2 and "copy of" in started.stdout)
-        self.refused_starts.append("" if told else f"{started.returncode}: {started.stdout[-500:]}")
+        words = ("another runner", "copy of")
+        right = started.returncode == 2 and any(word in started.stdout for word in words)
+        wrong = "" if right else f"{started.returncode}: {started.stdout[-500:]}"
+        self.refused_starts.append(wrong)
+        return wrong or "refused"
 
     def fill(self) -> str:
         """No room where the runs are, for a moment. Only where that is a file system of its own."""

@@ -9,9 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text())[
-    "project"
-]
+PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+project = tomllib.loads(PYPROJECT.read_text())["project"]
 extras = project["optional-dependencies"]
 if unknown := set(sys.argv[1:]) - set(extras):
     sys.exit(f"unknown extras: {', '.join(sorted(unknown))}; there are {', '.join(extras)}")

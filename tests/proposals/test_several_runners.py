@@ -20,7 +20,7 @@ from runs.models import Runner
 
 from runner.protocol import Observed
 from sandbox.report import digest_of
-from scripts.chaos_loop import Crew, answers, rows
+from scripts.chaos_loop_crew import Crew, rows
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("gpu-2", "gpu-3")
@@ -162,8 +162,7 @@ class Two:
         first, second = self.crews
         first.set_up()
         second.register()
-        first.start("web")
-        until(lambda: answers(first.url), self.alive)
+        first.serve()
         for crew in self.crews:
             crew.start("runner")
 
