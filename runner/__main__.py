@@ -53,10 +53,11 @@ SIGNAL = 128
 EXITS = """
 Exit codes: 0 all trials are done; 2 the options, the folder or the credentials can't be used;
 3 the platform does not accept the token; 4 a cap of the language models is reached, or what they
-cost can't be written down; 5 the prior gives nothing usable any more; 6 this machine can't go on: no
-sandbox engine, or three trials in a row that could not be trained on it; 7 the default configuration
-can't be trained; 130 and 143 stopped by a signal; 1 an error of the program. After each of them the
-same command goes on exactly where it stopped: nothing is lost, nothing is done twice.
+cost can't be written down; 5 the prior gives nothing usable any more; 6 this machine can't go on:
+no sandbox engine, or three trials in a row that could not be trained on it; 7 the default
+configuration can't be trained; 130 and 143 stopped by a signal; 1 an error of the program. After
+each of them the same command goes on exactly where it stopped: nothing is lost, nothing is done
+twice.
 """
 
 app = typer.Typer(
