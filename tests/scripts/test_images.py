@@ -81,7 +81,8 @@ def test_the_page_names_commands_targets_and_variables_that_are_there() -> None:
         assert command in get_commands(), command
     for target in re.findall(r"--target (\w+) -t", PAGE):
         assert stage(target)
-    code = "".join(p.read_text() for p in (ROOT / "platform").rglob("*.py"))
+    folders = ("platform", "sandbox")
+    code = "".join(p.read_text() for folder in folders for p in (ROOT / folder).rglob("*.py"))
     code += (ROOT / "tests" / "conftest.py").read_text()
     for variable in set(re.findall(r"\b(?:ESCAPEMENT|DATABASE|FORWARDED)_[A-Z_]+", PAGE)):
         assert f'"{variable}"' in code, variable
