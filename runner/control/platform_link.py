@@ -110,7 +110,7 @@ class Link:
         self._activity = why[:300]
         self.flush()
         self._send(self._outbox.refresh)
-        self._beat()
+        self._send(self._heartbeat)
         if backlog := self._backlog():
             self.say(f"not yet acknowledged by the platform, kept for the next start: {backlog}")
 
@@ -304,8 +304,8 @@ class Link:
 
     def _attest(self, observed: Observed) -> None:
         """Store an attestation before anything else happens; it is sent in its turn."""
-        self._status = observed
         self.drafts.attest(observed)
+        self._status = observed  # after it: see `_heartbeat`
         self._wake.set()
 
     def flush(self, *, attestations_only: bool = False) -> None:
@@ -327,15 +327,15 @@ class Link:
             else:
                 self._backoff.reached()
 
-    def _beat(self) -> None:
-        """One heartbeat; never ahead of an attestation that waits."""
+    def _heartbeat(self) -> None:
+        """Send one, while nothing else is sent: never ahead of an attestation that waits, and
+        never with a state from before one that was sent."""
+        status = self._status  # before the look: a state is attested first, then it is this
         if self.drafts.waiting_attestations():
             return
         checkpoint = self.journal.store.get("checkpoint", "")
-        beat = self._status.model_copy(
-            update={"activity": self._activity, "audit_checkpoint": checkpoint}
-        )
-        self._send(partial(self.client.observed, beat, once=True))
+        update = {"activity": self._activity, "audit_checkpoint": checkpoint}
+        self.client.observed(status.model_copy(update=update), once=True)
 
     def _beat_for_ever(self) -> None:
         beat, refreshed = time.monotonic(), 0.0  # what became of drafts is asked at once
@@ -347,7 +347,7 @@ class Link:
                 self.flush()
                 if time.monotonic() - beat >= self._beat_seconds:
                     beat = time.monotonic()
-                    self._beat()
+                    self._send(self._heartbeat)
                     self._look_ahead()
                 if time.monotonic() - refreshed > REFRESH_SECONDS:
                     refreshed = time.monotonic()

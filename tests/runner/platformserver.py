@@ -98,6 +98,10 @@ class FakePlatform:
                 found.append(pair)
         return found
 
+    def idle_because(self, reason: str) -> bool:
+        """Whether it was told that nothing runs, for that reason."""
+        return any(o.state == "idle" and reason in o.reason for o in list(self.observed))
+
     def answer(self, method: str, path: str, token: str, body: bytes) -> tuple[int, Any]:
         """One request."""
         with self.lock:

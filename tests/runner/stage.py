@@ -16,6 +16,7 @@ from sandbox.backends.base import Backend
 from sandbox.limits import Limits
 from tests.runner.platformserver import FakePlatform
 from tests.runner.surface import SurfaceTask, WalkPrior
+from tests.runner.waiting import until
 
 LIMITS = Limits(job_seconds=None, load_seconds=60, call_seconds=60)
 
@@ -124,8 +125,15 @@ class Stage:
         return {n: t.digest for n, t in sorted(self.fake.trials.items()) if n}
 
 
+def none_left() -> bool:
+    """Whether no sandbox container of this process is left. The last ones may be closed in the
+    background, and the runner does not wait for them for long: this does."""
+    until(lambda: not leftovers())
+    return True
+
+
 def leftovers() -> list[str]:
-    """Sandbox containers of this process."""
+    """Sandbox containers of this process, now."""
     from sandbox.reaper import LABEL_OWNER, me
 
     shown = subprocess.run(

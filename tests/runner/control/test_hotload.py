@@ -3,7 +3,6 @@ and whatever can't be loaded is refused aloud while the earlier mechanism goes o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from sandbox.backends.base import Backend
 from sandbox.errors import InfrastructureError
 from sandbox.report import digest_of
 from tests.runner.platformserver import NULL, FakePlatform, serve
-from tests.runner.stage import BAD, DATACLASS, FAILS_LATER, HONEST, OTHER, Stage, leftovers, made
+from tests.runner.stage import BAD, DATACLASS, FAILS_LATER, HONEST, OTHER, Stage, made, none_left
+from tests.runner.waiting import until
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_swap_at_a_boundary_is_attested_and_loses_nothing(
     live = next(o for o in fake.observed if o.state == "live" and o.version == 2)
     assert live.posture["image_id"]
     assert live.at_trial == 3
-    assert leftovers() == []
+    assert none_left()
 
 
 @pytest.mark.engine
@@ -95,7 +95,7 @@ def test_what_cannot_be_loaded_is_refused_and_the_earlier_one_goes_on(
     assert why in refused.reason
     assert stage.chosen_by() == {1: null, 2: null}
     assert any(text.startswith("LOAD REFUSED: version 2") for text in stage.said)
-    assert leftovers() == []
+    assert none_left()
 
 
 @pytest.mark.parametrize(
@@ -216,12 +216,18 @@ def test_without_a_sandbox_nothing_is_loaded(
         return engine
 
     stage = Stage(fake, tmp_path / "run", backend)
+
+    def hear(text: str) -> None:
+        stage.said.append(text)
+        if text.startswith("waiting:"):  # the heartbeat's thread tells, in its own time
+            until(lambda: fake.idle_because("no engine answers"))
+
+    stage.told = hear  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runner.control.platform_link.ENGINE_RETRY_SECONDS", 0.2)
         stage.run(1)
     assert tries > 1
     assert any("NO SANDBOX" in text for text in stage.said)
-    assert any(o.state == "idle" and "no engine answers" in o.reason for o in fake.observed)
     assert stage.chosen_by() == {1: digest_of(NULL)}
 
 
@@ -236,10 +242,8 @@ def test_stopped_starts_no_trial_until_released(stage: Stage, fake: FakePlatform
     def release(text: str) -> None:
         stage.said.append(text)
         if text.startswith("waiting: stopped"):
-            deadline = time.monotonic() + 120  # the heartbeat's thread tells, in its own time
-            while not any("smoke" in o.activity for o in fake.observed) or 2 not in fake.trials:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            # the heartbeat's thread tells, in its own time
+            until(lambda: any("smoke" in o.activity for o in fake.observed) and 2 in fake.trials)
             assert sorted(fake.trials) == [0, 1, 2]
             fake.desired = desired
 

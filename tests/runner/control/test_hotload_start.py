@@ -4,7 +4,6 @@ and tried again, and no worker that comes after all is left behind."""
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,8 @@ from sandbox.backends.base import Backend, Channel, Purpose
 from sandbox.limits import Limits
 from sandbox.report import digest_of
 from tests.runner.platformserver import NULL, serve
-from tests.runner.stage import LIMITS, Stage, leftovers
-
-PATIENCE_SECONDS = 120.0
+from tests.runner.stage import LIMITS, Stage, none_left
+from tests.runner.waiting import PATIENCE_SECONDS, until
 
 
 class Held:
@@ -63,6 +61,7 @@ def test_a_start_that_does_not_end_is_trouble_and_is_tried_again(
     doctor: bool, tmp_path: Path, engine: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = Held(engine, doctor=doctor)
+    starts = 1 if doctor else 2  # the one to try and the one to use
     said = "The sandbox's doctor did not end" if doctor else "No sandbox worker was ready"
     monkeypatch.setattr("runner.control.platform_link.ENGINE_RETRY_SECONDS", 0.1)
     if doctor:  # nobody has a verdict yet
@@ -75,7 +74,9 @@ def test_a_start_that_does_not_end_is_trouble_and_is_tried_again(
 
     def let_go(text: str) -> None:
         stage.said.append(text)
-        if text.startswith("NO SANDBOX") and not held.free.is_set():
+        if text.startswith("waiting:") and not held.free.is_set():
+            # Both are begun by then, and the heartbeat told, each in a thread of its own.
+            until(lambda: held.held == starts and fake.idle_because(said))
             patience(PATIENCE_SECONDS)
             held.free.set()
 
@@ -86,10 +87,7 @@ def test_a_start_that_does_not_end_is_trouble_and_is_tried_again(
         stage.told = let_go  # type: ignore[method-assign]
         stage.run(1)
         assert stage.chosen_by() == {1: digest_of(NULL)}
-        assert any(o.state == "idle" and said in o.reason for o in fake.observed)
-    assert any(said in text for text in stage.said)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while held.ended < held.held or leftovers():
-        assert time.monotonic() < deadline, (held.held, held.ended, leftovers())
-        time.sleep(0.05)
-    assert held.held == (1 if doctor else 2)  # the one to try and the one to use
+    assert any(text.startswith("NO SANDBOX") and said in text for text in stage.said)
+    assert held.held == starts
+    until(lambda: held.ended == starts)
+    assert none_left()

@@ -155,9 +155,9 @@ def test_a_wrong_token_is_its_own_error(fake: FakePlatform) -> None:
 def test_nobody_listens() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(Unreachable, match="can't be reached"):
-        PlatformClient(at(url), longest_pause=0.01).desired()
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"  # held, so that nobody else gets it
+        with pytest.raises(Unreachable, match="can't be reached"):
+            PlatformClient(at(url), longest_pause=0.01).desired()
 
 
 @pytest.mark.parametrize("drip", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"])

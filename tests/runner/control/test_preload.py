@@ -3,9 +3,10 @@ workers and a platform over real HTTP. It shortens a swap, and nothing else foll
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ from runner.protocol import Desired
 from sandbox.backends.base import Backend
 from sandbox.report import digest_of
 from tests.runner.platformserver import NULL, FakePlatform, serve
-from tests.runner.stage import BAD, HONEST, OTHER, Stage, leftovers
-
-PATIENCE_SECONDS = 60.0
+from tests.runner.stage import BAD, HONEST, OTHER, Stage, none_left
+from tests.runner.waiting import until
 
 
 @pytest.fixture
@@ -51,13 +51,6 @@ class Watched:
 
         monkeypatch.setattr(Loader, "prepare", watched)
 
-    def wait(self, done: Callable[[], bool]) -> None:
-        """As a long training would."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not done():
-            assert time.monotonic() < deadline, (self.made, self.failed)
-            time.sleep(0.01)
-
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
@@ -75,7 +68,7 @@ def test_what_is_made_ready_beside_the_training_is_what_runs(
 ) -> None:
     def long_training() -> None:
         fake.want(HONEST, name="made")
-        watched.wait(lambda: (2, True) in watched.made)
+        until(lambda: (2, True) in watched.made)
 
     stage.at = {2: long_training}
     stage.run(4)
@@ -84,7 +77,7 @@ def test_what_is_made_ready_beside_the_training_is_what_runs(
     assert fake.attested() == [(1, null), (2, honest)]
     assert stage.chosen_by() == {1: null, 2: null, 3: honest, 4: honest}
     assert fake.trials[3].reason == "call 1"  # the try-out left no trace in its state
-    assert leftovers() == []
+    assert none_left()
 
 
 @pytest.mark.engine
@@ -93,14 +86,14 @@ def test_the_boundary_decides_what_runs_whatever_was_made_ready(
 ) -> None:
     def changes_its_mind() -> None:
         fake.want(HONEST, name="made")
-        watched.wait(lambda: (2, True) in watched.made)
+        until(lambda: (2, True) in watched.made)
         fake.want(OTHER, name="other")
 
     stage.at = {1: changes_its_mind}
     stage.run(2)
     assert fake.attested() == [(1, digest_of(NULL)), (3, digest_of(OTHER))]
     assert set(stage.chosen_by().values()) == {digest_of(NULL), digest_of(OTHER)}
-    assert leftovers() == []
+    assert none_left()
 
 
 @pytest.mark.engine
@@ -109,7 +102,7 @@ def test_one_that_dies_before_its_boundary_is_loaded_again(
 ) -> None:
     def dies() -> None:
         fake.want(HONEST, name="made")
-        watched.wait(lambda: (2, True) in watched.made)
+        until(lambda: (2, True) in watched.made)
         watched.hosts[2].close()
 
     stage.at = {1: dies}
@@ -119,7 +112,7 @@ def test_one_that_dies_before_its_boundary_is_loaded_again(
     assert {t.status for t in fake.trials.values()} <= {"kept", "discarded"}
     assert fake.trials[2].hooks.raised == 0
     assert any("loaded again" in text for text in stage.said)
-    assert leftovers() == []
+    assert none_left()
 
 
 @pytest.mark.engine
@@ -130,7 +123,7 @@ def test_one_that_fails_beside_the_training_is_refused_at_the_boundary_alone(
 
     def bad() -> None:
         fake.want(source, name="made")
-        watched.wait(lambda: 2 in watched.failed)
+        until(lambda: 2 in watched.failed)
         time.sleep(0.2)  # a beat or two
         assert fake.attested("refused") == []
 
@@ -139,7 +132,7 @@ def test_one_that_fails_beside_the_training_is_refused_at_the_boundary_alone(
     assert fake.attested("refused") == [(2, digest_of(NULL))]
     assert why in next(o for o in fake.observed if o.state == "refused").reason
     assert set(stage.chosen_by().values()) == {digest_of(NULL)}
-    assert leftovers() == []
+    assert none_left()
 
 
 # --- asking early ---
@@ -152,11 +145,19 @@ def client(fake: FakePlatform) -> Iterator[PlatformClient]:
     client.close()
 
 
+@pytest.fixture
+def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is."""
+    monkeypatch.setattr("runner.control.desired_state.FRESH_SECONDS", math.inf)
+
+
+@pytest.mark.usefixtures("always_fresh")
 def test_an_early_answer_is_used_once(fake: FakePlatform, client: PlatformClient) -> None:
-    pull = Pull(client)
+    pull, old = Pull(client), fake.desired
     pull.early()
-    assert pull.now() == fake.desired
+    until(lambda: fake.requests)  # what it asks for now is answered with the old one
     new = fake.want(OTHER, name="other")
+    assert pull.now() == old
     assert pull.now() == new
 
 
@@ -170,6 +171,7 @@ def test_an_old_answer_is_not_used(
     assert pull.now() == new
 
 
+@pytest.mark.usefixtures("always_fresh")
 def test_what_failed_early_is_asked_again_with_patience(
     fake: FakePlatform, client: PlatformClient
 ) -> None:
