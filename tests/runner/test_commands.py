@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_an_empty_place_is_not_the_folder_one_is_in(words, tmp_path, monkeypatch):
     (tmp_path / "train.py").write_text(HONEST)
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(command_line.app, words)
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(command_line.app, words)
     assert done.exit_code == 2
     assert "is empty" in done.output
     assert [p.name for p in tmp_path.iterdir()] == ["train.py"]

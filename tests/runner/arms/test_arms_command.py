@@ -119,6 +119,7 @@ def test_kill_9_at_random_moments_changes_nothing(finished, tmp_path):
     assert files(out) == files(finished)
 
 
+@pytest.mark.engine
 def test_the_placebo_goes_the_whole_way_and_changes_nothing(tmp_path):
     """Gate, approval on record, signed load into a sandbox worker, counted calls: and arm A."""
     out = tmp_path / "placebo"

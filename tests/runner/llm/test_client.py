@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
+from types import SimpleNamespace
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
@@ -278,10 +280,11 @@ def test_an_answer_may_come_in_parts():
 
 
 def test_nobody_there():
-    with serving(GOOD) as server:
-        llm = client(server)
-    with pytest.raises(LlmError) as caught:
-        ask(llm)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # held, so that nobody else gets it
+        nobody = SimpleNamespace(url=f"http://127.0.0.1:{free.getsockname()[1]}/v1")
+        with pytest.raises(LlmError) as caught:
+            ask(client(nobody))
     assert caught.value.fault is Fault.UNREACHABLE
 
 

@@ -14,12 +14,17 @@ from tests.runner.llmserver import breaks, flood, serving, stall, status
 
 
 @pytest.mark.parametrize(
-    ("answer", "answered"),
-    [(stall, 500), (flood, 500), (breaks, 500), (lambda h: h.send(200, b"<html>"), 3)],
+    ("answer", "answered", "deadline_seconds"),
+    [
+        (stall, 500, 2),
+        (flood, 500, 60),
+        (breaks, 500, 60),
+        (lambda h: h.send(200, b"<html>"), 3, 60),
+    ],
 )
-def test_a_call_without_an_answer_is_on_the_bill(answer, answered):
+def test_a_call_without_an_answer_is_on_the_bill(answer, answered, deadline_seconds):
     with serving(answer) as server:
-        llm = client(server, deadline_seconds=2, retries=0)
+        llm = client(server, deadline_seconds=deadline_seconds, retries=0)
         with pytest.raises(LlmError):
             ask(llm)
     assert llm.ledger.estimated_calls == 1

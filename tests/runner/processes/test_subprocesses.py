@@ -35,12 +35,20 @@ def test_an_empty_standard_input_and_an_environment() -> None:
     assert done.output == "''you\n"
 
 
-def test_a_deadline_kills_the_whole_group() -> None:
-    # A shell, because it has started and told its child long before the deadline.
+def test_a_deadline_kills_the_whole_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, passed = time.monotonic, [0.0]
+    monkeypatch.setattr(subprocesses.time, "monotonic", lambda: now() + passed[0])
+    children: list[int] = []
+
+    def told(text: str) -> None:
+        children.append(int(text))
+        passed[0] = 1000.0  # the deadline comes once it has a child, and not before
+
     script = "sleep 600 & echo $!; sleep 600"
-    done = subprocesses.run(["/bin/sh", "-c", script], deadline_seconds=2)
+    done = subprocesses.run(["/bin/sh", "-c", script], deadline_seconds=900, line=told)
     assert done.timed_out
-    wait_for_end(int(done.output.split()[0]))
+    (child,) = children
+    wait_for_end(child)
 
 
 def test_what_ended_while_the_runner_was_frozen_counts(monkeypatch: pytest.MonkeyPatch) -> None:

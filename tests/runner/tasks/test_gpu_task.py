@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import uuid
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -303,9 +304,7 @@ def test_no_card_is_said_and_nothing_falls_back(tmp_path):
 @pytest.fixture
 def carded(folder, tmp_path, monkeypatch):
     """A task that believes in two cards; each trial's environment and waiting is kept."""
-    cards = tuple(
-        {"uuid": f"{tmp_path.name}-{number}", "name": "NVIDIA H200"} for number in range(2)
-    )
+    cards = tuple({"uuid": str(uuid.uuid4()), "name": "NVIDIA H200"} for _ in range(2))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.setenv("CC", "/opt/cc")
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it for itself

@@ -123,7 +123,7 @@ def test_a_file_overrides_what_was_inferred(folder, tmp_path):
         "knobs:\n  LR: {low: 1e-2, high: 0.5}\n  lower: {kind: int, low: 1, high: 9}\n"
         "  SEED: {choices: [1, 2]}\n"
         "constraints:\n  - {name: BATCH, multiple_of: lower, factor: 1}\nminimize: false\n"
-        "deadline_seconds: 7\nenvironment: {WHO: me}\n"
+        "deadline_seconds: 77\nenvironment: {WHO: me}\n"
     )
     with pytest.raises(TaskError, match=r"space.yaml, line 6.*not a multiple"):
         made(folder, script)
@@ -132,7 +132,7 @@ def test_a_file_overrides_what_was_inferred(folder, tmp_path):
     task = made(folder, script + "import os\nassert os.environ['WHO'] == 'me'\n")
     assert set(task.space) == {"LR", "BATCH", "lower", "SEED"}
     assert (task.space["LR"].low, task.space["LR"].high, task.space["LR"].log) == (0.01, 0.5, True)
-    assert (task.minimize, task.deadline_seconds) == (False, 7)
+    assert (task.minimize, task.deadline_seconds) == (False, 77)
     assert tried(task, lower=5).metric == 1.1
     (folder / "space.yaml").replace(tmp_path / "space.yaml")
     assert "lower" in made(folder, None).space
