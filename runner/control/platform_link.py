@@ -338,7 +338,7 @@ class Link:
         self.client.observed(status.model_copy(update=update), once=True)
 
     def _beat_for_ever(self) -> None:
-        beat, refreshed = time.monotonic(), 0.0  # what became of drafts is asked at once
+        beat, refreshed = time.monotonic(), -REFRESH_SECONDS  # drafts are asked for at once
         while not self._ended.is_set():
             if self._wake.wait(max(beat + self._beat_seconds - time.monotonic(), 0.0)):
                 self._ended.wait(min(GATHER_SECONDS, self._beat_seconds))

@@ -251,7 +251,7 @@ def test_kill_9_at_any_moment_loses_and_repeats_nothing(tmp_path):
             time.sleep(0.005)
         child.kill()
         child.wait()
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=240)
     rows = [json.loads(line) for line in path.read_bytes().splitlines()[1:]]
     jobs = [tuple(row["job"]) for row in rows]
     assert len(jobs) == len(set(jobs))

@@ -84,6 +84,7 @@ def test_no_python_3_11_is_said_so(tmp_path: Path) -> None:
 def test_a_setup_that_was_done_is_quick_and_installs_nothing() -> None:
     done = subprocess.run(
         [ROOT / "scripts" / "setup", "python"],
+        env={**os.environ, "PIP_NO_INDEX": "1"},  # where it was not done, it fails and does nothing
         capture_output=True,
         text=True,
         timeout=240,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,8 @@ def test_one_that_fails_beside_the_training_is_refused_at_the_boundary_alone(
     def bad() -> None:
         fake.want(source, name="made")
         until(lambda: 2 in watched.failed)
-        time.sleep(0.2)  # a beat or two
+        beats = len(fake.observed) + 2
+        until(lambda: len(fake.observed) >= beats)
         assert fake.attested("refused") == []
 
     stage.at = {1: bad}

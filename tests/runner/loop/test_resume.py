@@ -27,6 +27,7 @@ from runner.storage.journal import Journal
 from sandbox.errors import InfrastructureError
 from sandbox.mechanism import View
 from tests.runner.surface import Counting, SurfaceTask, WalkPrior
+from tests.runner.waiting import until
 
 ROOT = Path(__file__).parents[3]
 TRIALS = 12
@@ -237,6 +238,20 @@ search_in(Path(sys.argv[1]), task=SurfaceTask(subprocess=True))
 """
 
 
+def written(folder: Path) -> list[tuple[str, int, int]]:
+    """What lies on the disk of a journal, as it is now."""
+    files = sorted(folder.glob("journal.sqlite3*"))
+    with suppress(FileNotFoundError):  # one that ended removes its log
+        return [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return []
+
+
+def until_it_writes(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Or has ended. Before it only loads its modules, however long that takes here."""
+    before = written(folder)
+    until(lambda: written(folder) != before or process.poll() is not None)
+
+
 def test_a_real_kill_at_random_moments(tmp_path: Path) -> None:
     search_in(tmp_path / "whole")
     whole = history(tmp_path / "whole")
@@ -249,8 +264,9 @@ def test_a_real_kill_at_random_moments(tmp_path: Path) -> None:
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"},
         )
-        if kills < 8:
-            time.sleep(draw.uniform(0.3, 1.2))
+        if kills < 6:
+            until_it_writes(process, folder)
+            time.sleep(draw.uniform(0, 0.5))
             process.send_signal(signal.SIGKILL)
         code = process.wait(120)
         if code == 0:

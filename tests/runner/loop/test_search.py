@@ -346,7 +346,7 @@ def test_options_that_cannot_be_used_say_so(
 ) -> None:
     base = ("run", "--task", "gpt", "--trials", "1", "--out", str(tmp_path / "run"))
     process = runner(*base, *options, var=tmp_path)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 2
     assert why in output
     assert "Traceback" not in output

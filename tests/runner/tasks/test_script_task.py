@@ -57,7 +57,7 @@ def test_a_run_on_an_unmodified_folder(name, tmp_path):
         env={**os.environ, "ESCAPEMENT_VAR": str(tmp_path / "var")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

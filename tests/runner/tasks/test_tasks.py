@@ -205,10 +205,11 @@ def test_the_digest_covers_what_makes_metrics_comparable(task):
 
 
 def test_another_trainer_is_another_task(task, monkeypatch, tmp_path):
+    before = task.digest  # kept from now on
     changed = tmp_path / "train.py"
     changed.write_text("# another trainer\n")
     monkeypatch.setattr("runner.tasks.gpt.TRAINER_FILES", (changed,))
-    assert GptTask(budget_seconds=1.0, cache=task._cache).digest != task.digest
+    assert GptTask(budget_seconds=1.0, cache=task._cache).digest != before
 
 
 def test_the_host_says_what_a_number_needs_beside_it(task):
