@@ -219,7 +219,8 @@ def test_without_a_sandbox_nothing_is_loaded(
 
     def hear(text: str) -> None:
         stage.said.append(text)
-        if text.startswith("waiting:"):  # the heartbeat's thread tells, in its own time
+        if text.startswith("waiting:") and "no engine" in text:
+            # the heartbeat's thread tells, in its own time
             until(lambda: fake.idle_because("no engine answers"))
 
     stage.told = hear  # type: ignore[method-assign]
@@ -263,7 +264,7 @@ def test_an_unreachable_platform_stops_no_run_and_loses_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runner.control.backoff.LONGEST_BACKOFF_SECONDS", 0.1)
         stage.run(5)
-        assert max(fake.trials) < 5
+        assert max(fake.trials, default=0) < 5  # those that were on their way may be missing
         fake.down = False
         stage.run(6)  # the runner is started again
     assert sorted(fake.trials) == list(range(7))

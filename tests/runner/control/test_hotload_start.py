@@ -74,7 +74,7 @@ def test_a_start_that_does_not_end_is_trouble_and_is_tried_again(
 
     def let_go(text: str) -> None:
         stage.said.append(text)
-        if text.startswith("waiting:") and not held.free.is_set():
+        if text.startswith("waiting:") and said in text and not held.free.is_set():
             # Both are begun by then, and the heartbeat told, each in a thread of its own.
             until(lambda: held.held == starts and fake.idle_because(said))
             patience(PATIENCE_SECONDS)
