@@ -33,6 +33,7 @@ PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 OUT_OF_MEMORY = ("MemoryError", "allocate memory", "out of memory", "OutOfMemoryError")
 SIGKILL = -9
 SHELL_SIGNS = "<>|&;"
+PYTHON_FILE = re.compile(r"[^\s'\"=;|&<>()]+\.py\b")
 
 
 class TaskError(ValueError):
@@ -120,16 +121,14 @@ def words_of(command: str | list[str]) -> list[str]:
 
 
 def runs_another(command: list[str], root: Path, script: str) -> bool:
-    """Whether a command runs another Python file of the folder `root`, which may import the
-    script."""
-    named = {word for word in command if word.endswith(".py")}
-    named |= {
-        f"{module.replace('.', '/')}.py"
-        for flag, module in itertools.pairwise(command)
-        if flag == "-m"
-    }
-    files = {(root / name).resolve() for name in named if (root / name).is_file()}
-    return bool(files) and (root / script).resolve() not in files
+    """Whether a command runs something else of the folder `root` than the script, which that may
+    import: a file, a package (`python -m package`), or what a shell's script says."""
+    named = {name for word in command for name in PYTHON_FILE.findall(word)}
+    for flag, module in itertools.pairwise(command):
+        if flag == "-m":
+            place = module.replace(".", "/")
+            named |= {f"{place}.py", f"{place}/__main__.py"}
+    return (root / script).resolve() not in {(root / name).resolve() for name in named}
 
 
 def _shell_sign(command: str) -> str:
@@ -172,6 +171,18 @@ IN_A_COPY = (
         advice="a trial runs at the top of the folder (of a copy, unless in place): a path that "
         "leads out of a copy (`../data`) has to be written from the root, and one that begins at "
         "a folder within needs that folder as the task's",
+    ),
+    Told(
+        pattern=r"^ImportError: attempted relative import with no known parent package",
+        failure="crash",
+        advice="it is part of a package: run it as one, with a command such as "
+        "`python -m package.train` (--command)",
+    ),
+    Told(
+        pattern=r"^EOFError: EOF when reading a line",
+        failure="crash",
+        advice="it asks for input, and there is nothing on a trial's standard input: let it do "
+        "without",
     ),
 )
 

@@ -205,7 +205,7 @@ def _parse(data: bytes, what: str) -> ast.Module:
         return tree_of(data.removeprefix(BOM))
     except SyntaxError as error:
         raise TaskError(
-            f"{what}, line {error.lineno}: {error.msg}: it is no Python that this "
+            f"{what}, line {error.lineno or 1}: {error.msg}: it is no Python that this "
             "interpreter can read"
         ) from None
     except (ValueError, RecursionError, MemoryError) as error:

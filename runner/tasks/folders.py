@@ -61,10 +61,29 @@ class Folder:
             path: f"shared:{value}" for path, value in self.shared.items()
         }
 
+    def copies(self, name: str) -> bool:
+        """Whether a copy has a file of its own there: writing to it reaches nothing else."""
+        item = self.items.get(name)
+        if item is not None and item.kind == "link":
+            path = real(self.root / name)
+            inside = path.is_relative_to(self.root)
+            item = self.items.get(path.relative_to(self.root).as_posix()) if inside else None
+        return item is not None and item.kind == "file"
+
 
 def real(path: Path) -> Path:
     """Where a path leads; links in a circle stay as they are."""
     return Path(os.path.realpath(path))
+
+
+def within(root: Path, name: str) -> str:
+    """How a script is called within `root`, a real path; it may be given with its whole path, or
+    through a link to a folder there. Raises TaskError."""
+    path = Path(os.path.normpath(root / name))
+    path = real(path.parent) / path.name
+    if not path.is_relative_to(root):
+        raise TaskError(f"the script {name!r} is not within {root}")
+    return path.relative_to(root).as_posix()
 
 
 def look(root: Path, *, share: Collection[str] = (), without: Collection[Path] = ()) -> Folder:

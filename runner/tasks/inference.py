@@ -18,6 +18,7 @@ from sandbox.mechanism import Knob, KnobValue
 
 MAX_CHOICES = 12
 LARGEST = 2**53
+SMALLEST = 1e-100
 ON_OFF = ("False", "True")
 
 _YARDSTICK = {
@@ -107,6 +108,8 @@ def infer(slot: Slot, source: Source) -> Knob:
         return _text(slot, source, tokens)
     if abs(value) > LARGEST:
         raise LeftAlone("it is too large to be searched exactly")
+    if 0 < abs(value) < SMALLEST:
+        raise LeftAlone("it is too small to be a quantity with a scale")
     if isinstance(value, float) or any(t in _NAMED for t in tokens):
         found = _by_name(float(value), tokens)
         if found is not None:

@@ -86,6 +86,8 @@ def _bounded(value: Any) -> Value:
         return value
     if isinstance(value, int) and value.bit_length() > MAX_BITS:
         raise Unknown("a number that is too large")
+    if isinstance(value, float) and math.isnan(value):
+        raise Unknown("nan equals nothing")
     if isinstance(value, (str, tuple)) and len(value) > MAX_TEXT:
         raise Unknown("too long")
     if isinstance(value, (int, float, str, tuple)):

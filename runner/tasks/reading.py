@@ -21,11 +21,12 @@ MAX_SEEN = 3
 MAX_NAME = 60
 MAX_LAST = 100
 NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?", re.ASCII)
+WHOLE = re.compile(rf"(?<![\w./+-]){NUMBER.pattern}(?!\.?[\w/])", re.ASCII)  # not 1 of 1/2, 0x1f
 NOT_FINITE = re.compile(r"[-+]?(?:nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 SUMMARY_LINE = re.compile(r"^([a-z][A-Za-z0-9_]{0,39}):\s+(\S.{0,199})$", re.ASCII)
 ANY_NUMBER = "([-+]?(?:nan|NaN|inf|[.0-9][-+.0-9eE]*))"
 IN_FILE = "in a space.yaml beside the script, or in the file of --config"
-UNKNOWN_FORM = f"...{ANY_NUMBER}..."
+UNKNOWN_FORM = f"WHAT STANDS BEFORE IT {ANY_NUMBER}"  # pasted as it is, it finds nothing
 SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
 HIGHER = frozenset(
     {"acc", "accuracy", "f1", "auc", "auroc", "map", "iou", "dice", "bleu", "rouge", "score"}
@@ -147,7 +148,7 @@ class MetricReader:
         """What a person may do whose metric is `tensor(1.2)` or `12,618`."""
         if THOUSANDS.match(text):
             return ": print it without commas"
-        number = None if self.pattern else re.search(r"(?<![\w.])" + NUMBER.pattern, text)
+        number = None if self.pattern else WHOLE.search(text)
         if number is None:
             return ""
         pattern = _pattern_for(f"{self.name}: {text[: number.start()]}")
@@ -198,10 +199,9 @@ class _Label:
         take = ", take: last" if self.times > 1 else ""
         higher = "`, `minimize: false" if _words(self.name) & HIGHER else ""
         pattern = _pattern_for(self._before)
-        bound = "" if pattern == UNKNOWN_FORM else r"\b"
         return (
             f"{seen}: if {self.name} is it, write `metric: {{name: {self.name}, pattern: "
-            f"'{bound}{pattern}'{take}}}{higher}` {IN_FILE}"
+            f"'\\b{pattern}'{take}}}{higher}` {IN_FILE}"
         )
 
 
@@ -253,7 +253,6 @@ def _whole(match: Any, line: str) -> str:
 
 def _pattern_for(before: str) -> str:
     """A pattern for the number after this text, as a person can paste it into YAML's quotes."""
-    if not before.isprintable():
-        return UNKNOWN_FORM
     quoted = SPECIAL.sub(r"\\\g<0>", before).replace("'", "''")
-    return re.sub(" +", " +", quoted) + ANY_NUMBER  # of columns, widths differ
+    spaced = re.sub(" +", " +", re.sub(r" *\t[ \t]*", r"\\s+", quoted))  # columns' widths differ
+    return "".join(c if c.isprintable() else "." for c in spaced) + ANY_NUMBER

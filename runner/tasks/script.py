@@ -8,6 +8,7 @@ with the person's rights.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -36,7 +37,7 @@ from runner.tasks.base import (
     words_of,
 )
 from runner.tasks.constants import MAX_SCRIPT_BYTES, Source, edit, read
-from runner.tasks.folders import Changed, Snapshot, look, real
+from runner.tasks.folders import Changed, Folder, Snapshot, look, real, within
 from runner.tasks.hints import nothing_to_search
 from runner.tasks.inference import LeftAlone, infer, value_of
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
@@ -106,7 +107,7 @@ class ScriptTask:
     def __init__(self, options: ScriptOptions, *, out: Path | None) -> None:
         self.root = real(options.directory)
         self.file, self.lines = _space_file(options, self.root)
-        self.script = options.script or self.file.script
+        self.script = within(self.root, options.script or self.file.script)
         self.folder = look(self.root, share=self.file.share, without=(out,) if out else ())
         self._snapshot = Snapshot(self.folder, out / "source") if out is not None else None
         if self._snapshot is not None:
@@ -117,7 +118,7 @@ class ScriptTask:
         # Not where this Python lies: another folder is the same task.
         self._command_told = self.command if given else ["python", platform.python_version()]
         self.source = read(
-            _bytes(self.root, self.script),
+            _bytes(self.folder, self.script),
             what=self.script,
             environment=trial_environment({**self._environment, **self.file.environment}),
             alone=not runs_another(self.command, self.root, self.script),
@@ -142,7 +143,7 @@ class ScriptTask:
             )
         self.space = _space(self.source, knobs, self.file, self.lines, self.rules)
         self.description = (
-            f"Change the constants of {self.script} (in {self.root.name}); measure {self.metric} "
+            f"Change the constants of {self.script} (in {_told(self.root)}); measure {self.metric} "
             f"({'lower' if self.minimize else 'higher'} is better) after at most "
             f"{self.deadline_seconds:g} s a trial."
         )
@@ -174,7 +175,7 @@ class ScriptTask:
         return {
             **host_facts(),
             "script": self.script,
-            "script_digest": self.folder.items[self.script].value,
+            "script_digest": hashlib.sha256(self.source.data).hexdigest(),
             "files": len(self.folder.items),
             "command": shlex.join(self.command),
             "deadline_seconds": self.deadline_seconds,
@@ -253,20 +254,29 @@ def _space_file(options: ScriptOptions, root: Path) -> tuple[ScriptFile, Lines]:
     return ScriptFile(), Lines(SPACE_FILE)
 
 
-def _bytes(root: Path, script: str) -> bytes:
-    path = root / script
-    inside = path.is_symlink() or real(path).is_relative_to(root)
-    if Path(script).is_absolute() or ".." in Path(script).parts or not inside:
-        raise TaskError(f"the script {script!r} is not within {root}")
+def _bytes(folder: Folder, script: str) -> bytes:
+    """The script, which must be part of what each trial has a copy of: the copy is edited."""
+    root, path = folder.root, folder.root / script
     if not path.is_file():
         found = sorted(root.glob("*.py")) or sorted(root.glob("*/*.py"))
-        there = [path.relative_to(root).as_posix() for path in found[:10]]
+        files = [path for path in found if path.is_file()]
+        there = [path.relative_to(root).as_posix() for path in files[:10]]
         raise TaskError(
             f"{root} has no {script}: name the script with --script; there are: "
             f"{', '.join(there) or 'no Python files'}"
         )
+    if not folder.copies(script):
+        raise TaskError(
+            f"the script {script} is in no trial's copy of {root}: it is in what `share` names, or "
+            "in a folder that is left out. Share less, or move it"
+        )
     with path.open("rb") as file:
         return file.read(MAX_SCRIPT_BYTES + 1)
+
+
+def _told(path: Path) -> str:
+    """A folder's name as text, whatever bytes it is of."""
+    return os.fsencode(path.name).decode(errors="replace")
 
 
 def _command(given: str | list[str] | None, script: str) -> list[str]:

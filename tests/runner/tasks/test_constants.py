@@ -85,6 +85,7 @@ LEFT = [
     ("B = 2\nA = B * 2\nprint(A)", "it depends on B"),
     ("A = open('x')\nprint(A)", "it calls open"),
     ("A = 1j\nprint(A)", "not a literal"),
+    ("A = float('nan')\nprint(A)", "nan equals nothing"),
 ]
 
 
@@ -130,6 +131,11 @@ def test_only_the_expressions_change():
 def test_an_unchanged_value_keeps_its_own_spelling():
     text = b"A = 2**19\nB = 1_000\nC = 3.\nprint(A, B, C)"
     assert edit(source(text), {"A": 2**19, "B": 1000, "C": 3.0}) == text
+
+
+def test_what_equals_nothing_is_no_reason_to_fail():
+    text = "A = 1\nlast = float('nan')\nprint(A)"
+    assert edit(source(text), {"A": 2}).decode() == text.replace("A = 1", "A = 2")
 
 
 def test_an_unknown_constant_is_refused():
@@ -309,6 +315,7 @@ def test_bounds_follow_the_documented_rules(line, wanted):
         *("INPUT_DIM = 784", "IMG_SIZE = 32", "N_FEATURES = 8", "TARGET_LOSS = 3.28", "PI = 3.14"),
         *("NUM_EPISODES = 500", "TOTAL_TIMESTEPS = 1000", "EARLY_STOPPING_ROUNDS = 20"),
         *("BIG = 2**60", "MODEL = 'gpt2'", "BLOCK_SIZE = 256", "EVAL_BATCH_SIZE = 8"),
+        *("BEST = float('inf')", "EPS = 5e-324", "TINY = -1e-320"),
     ],
 )
 def test_the_yardstick_and_what_has_no_scale_are_left_alone(line):

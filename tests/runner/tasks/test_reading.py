@@ -44,7 +44,7 @@ def test_colours_hide_no_second_number():
     [
         *("val_bpb=0.9", "step 3 | val_bpb: 0.9 | lr 1", '{"val_bpb": 0.9}', "x val_bpb: 0.9"),
         *("   val_bpb: 0.9", "val_bpb: 0.9 bits (ema)", "VAL_BPB: 9e-1", "{'val_bpb': .9}"),
-        *("val_bpb (final) -> +0.9", "[val_bpb]\\ 0.9", "val_bpb\t0.9"),
+        *("val_bpb (final) -> +0.9", "[val_bpb]\\ 0.9", "val_bpb\t0.9", "val_bpb \t\x07: 0.9"),
     ],
 )
 def test_a_line_that_comes_near_is_shown_with_what_to_paste(line):
@@ -52,10 +52,16 @@ def test_a_line_that_comes_near_is_shown_with_what_to_paste(line):
     assert (value, failure) == (None, "no_metric")
     assert repr(line.strip()) in why
     pasted = yaml.safe_load(re.search(r"`(metric: .*)`", why)[1])["metric"]
-    if "\t" not in line:
-        again = MetricReader(name=pasted["name"], pattern=pasted["pattern"])
-        again.feed(line)
-        assert again.result() == (0.9, "", "")
+    again = MetricReader(name=pasted["name"], pattern=pasted["pattern"])
+    again.feed(line)
+    assert again.result() == (0.9, "", "")
+
+
+@pytest.mark.parametrize("text", ["0x1.e92p+0", "3/4", "1_234.5", "1.9k", "1.2.3"])
+def test_nothing_is_to_be_pasted_for_a_form_that_would_be_misread(text):
+    value, failure, why = read(f"val_bpb: {text}")
+    assert (value, failure) == (None, "no_metric")
+    assert "pattern" not in why
 
 
 @given(st.text(max_size=30), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=9))
@@ -66,7 +72,7 @@ def test_what_to_paste_can_be_pasted_or_is_a_hint(before, number, after):
 
 
 def test_a_name_without_a_number_is_a_hint_too():
-    assert "'...(" in read("now val_bpb is evaluated")[2]
+    assert "'WHAT STANDS BEFORE IT (" in read("now val_bpb is evaluated")[2]
 
 
 def test_numbers_by_other_names_are_told():

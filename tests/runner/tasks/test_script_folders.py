@@ -52,6 +52,35 @@ def test_what_is_refused_at_once(folder, tmp_path):
     assert made(folder, None).folder.shared.keys() == {"huge.bin"}
 
 
+def test_a_script_is_called_as_people_call_it(folder):
+    (folder / "src").mkdir()
+    (folder / "code").symlink_to("src")
+    (folder / "src/t.py").write_text(HONEST)
+    for name in ("./src//t.py", folder / "src/t.py", "code/t.py", "src/../src/t.py"):
+        task = made(folder, None, script=str(name))
+        assert (task.script, tried(task, LR=0.3).metric) == ("src/t.py", 1.3)
+        assert len(task.host()["script_digest"]) == 64
+
+
+@pytest.mark.parametrize("place", ["data/t.py", "train.py", ".venv/t.py"])
+def test_a_script_that_no_copy_holds_would_be_edited_itself(folder, place):
+    for name in ("data", ".venv"):
+        (folder / name).mkdir()
+        (folder / name / "t.py").write_text(HONEST)
+    (folder / "train.py").symlink_to("data/t.py")
+    (folder / "space.yaml").write_text("share: [data]\n")
+    with pytest.raises(TaskError, match="in no trial's copy"):
+        made(folder, None, script=place)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    folder = tmp_path / os.fsdecode(b"b\xe9d")
+    folder.mkdir()
+    task = made(folder)
+    assert "(in b\ufffdd)" in task.description
+    assert tried(task).metric == 1.1
+
+
 def test_a_script_behind_a_link(folder, tmp_path):
     (tmp_path / "elsewhere.py").write_text(HONEST)
     (folder / "train.py").symlink_to(tmp_path / "elsewhere.py")

@@ -145,6 +145,9 @@ def test_constants_of_an_imported_file_are_searched_as_the_hint_says(tmp_path, m
         ("sh -c 'exec python ./train.py'", ["UNREAD"]),
         ("python other.py", []),
         ("python -m other", []),
+        ("python -m package", []),
+        ("sh run.sh", []),
+        ("sh -c 'python train.py | tee log'", ["UNREAD"]),
         ("python train.py --config other.py", ["UNREAD"]),
     ],
 )
