@@ -132,7 +132,7 @@ def _returns(function: ast.FunctionDef) -> bool:
     parts: list[ast.AST] = list(function.body)
     while parts:
         part = parts.pop()
-        if isinstance(part, ast.Return) and part.value is not None:
+        if isinstance(part, ast.Return) and ast.unparse(part) not in ("return", "return None"):
             return True
         if not isinstance(part, Definition | ast.Lambda):
             parts += ast.iter_child_nodes(part)

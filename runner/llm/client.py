@@ -183,7 +183,7 @@ class Llm:
             try:
                 reply = self._counted(prompt, schema, form, ends)
             except openai.APIStatusError as error:  # about the form, it may be
-                lower = form.lower(str(error))
+                lower = form.lower(_said(error))
                 if lower is None:  # it was about something else: the best form is asked again
                     raise LlmError(Fault.REFUSED, shown(self._told(error))) from error
                 form = lower
@@ -252,7 +252,7 @@ class Llm:
         return parse(body)
 
     def _told(self, error: openai.APIStatusError) -> str:
-        return self._hidden(str(error).encode(errors="replace")).decode(errors="replace")
+        return self._hidden(_said(error).encode(errors="replace")).decode(errors="replace")
 
     def _hidden(self, said: bytes) -> bytes:
         """What the server said, without the key: some echo what they are sent."""
@@ -267,11 +267,20 @@ def _shape(schema: type[BaseModel], mode: Mode) -> dict[str, Any]:
     return {"response_format": {"type": "json_object"}} if mode is Mode.JSON_OBJECT else {}
 
 
+def _said(error: openai.APIStatusError) -> str:
+    """What the server said: the client knows `message` alone, and many say `detail`, or plain
+    text."""
+    body = error.body
+    if not body or (isinstance(body, dict) and isinstance(body.get("message"), str)):
+        return str(error)
+    return f"{error}: {body if isinstance(body, str) else json.dumps(body)}"
+
+
 def _may_be_the_form(error: openai.APIStatusError) -> bool:
     """Whether another form may help: 400 and 422, and a 5xx that speaks of it."""
     if error.status_code in {400, 422}:
         return True
-    told = str(error).lower()
+    told = _said(error).lower()
     return error.status_code >= 500 and any(word in told for word in FORM_WORDS)
 
 

@@ -24,7 +24,7 @@ from tests.runner.llmserver import serving
 
 ROOT = Path(__file__).resolve().parents[3]
 FOREIGN = sorted((ROOT / "tests/sandbox/specimens/foreign").glob("*.py"))
-TEST = "import mechanisms.second\n\n\ndef test_nothing():\n    assert mechanisms.second\n"
+TEST = "import mechanisms.second\n\n\ndef test_nothing():\n    assert 1 + 1 == 2\n"
 
 
 def transcript(path: Path) -> tuple[str, ...]:

@@ -159,6 +159,7 @@ RULES = {
     "approved operator tabu": "duplicate",
     "neither `propose": "interface",
     "propose never returns": "interface",
+    "propose never returns anything": "interface",
     "accept never returns": "interface",
     "changes Mechanism.accept": "interface",
     "changes sandbox.mechanism.View.ask": "interface",
@@ -172,6 +173,9 @@ BROKEN |= {  # after the test above: one at a time is slow enough
     "syntax_error: The files begin with '@@ -1 +1 @@'": generated(source=f"@@ -1 +1 @@\n{SOURCE}"),
     "neither `propose": generated(source=SOURCE.replace("def propose", "def pr\u043epose")),
     "propose never returns": generated(source=SOURCE.replace("        return answers\n", "")),
+    "propose never returns anything": generated(
+        source=SOURCE.replace("        return answers\n", "        return None\n")
+    ),
     "accept never returns": generated(
         source=SOURCE + "\n    def accept(self, trial, view):\n        raise NotImplementedError\n"
     ),

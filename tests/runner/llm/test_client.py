@@ -102,10 +102,24 @@ def test_a_server_without_structured_output_is_asked_in_plain_text():
     assert llm.mode is Mode.PLAIN
 
 
-def test_an_old_server_gets_the_old_name_of_the_limit():
+def says(code: int, what: object):
+    """An error in other words than those of the protocol."""
+    return lambda handler: handler.send(code, json.dumps(what).encode())
+
+
+WORDS = [
+    status(400, "unrecognized argument: max_completion_tokens"),
+    says(422, {"detail": [{"loc": ["body", "max_completion_tokens"], "msg": "Extra inputs"}]}),
+    says(400, {"error": "max_completion_tokens is not known here"}),
+    lambda handler: handler.send(400, b"no such field: max_completion_tokens"),
+]
+
+
+@pytest.mark.parametrize("refuse", WORDS)
+def test_an_old_server_gets_the_old_name_of_the_limit(refuse):
     def old(handler):
         if "max_completion_tokens" in handler.body:
-            status(400, "unrecognized argument: max_completion_tokens")(handler)
+            refuse(handler)
         else:
             handler.completion(GOOD)
 
@@ -114,6 +128,12 @@ def test_an_old_server_gets_the_old_name_of_the_limit():
         ask(llm)
     assert llm.mode is Mode.JSON_SCHEMA
     assert server.requests[-1]["max_tokens"] == 500
+
+
+@pytest.mark.parametrize("what", [{"detail": "pull it first"}, {"error": "pull it first"}])
+def test_what_a_server_says_is_shown_however_it_says_it(what):
+    with serving(says(404, what)) as server, pytest.raises(LlmError, match="pull it first"):
+        ask(client(server))
 
 
 HOSTILE = [
