@@ -33,6 +33,7 @@ PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 OUT_OF_MEMORY = ("MemoryError", "allocate memory", "out of memory", "OutOfMemoryError")
 SIGKILL = -9
 SHELL_SIGNS = "<>|&;"
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 PYTHON_FILE = re.compile(r"[^\s'\"=;|&<>()]+\.py\b")
 
 
@@ -100,8 +101,9 @@ def constraint_outcome(space: Space, config: Config) -> Outcome | None:
     return Outcome(metric=None, failure="constraint", message=_short("; ".join(problems)))
 
 
-def words_of(command: str | list[str]) -> list[str]:
-    """The words of a command. Raises ValueError where it has none, or asks for a shell."""
+def words_of(command: str | list[str], root: Path) -> list[str]:
+    """The words of a command that runs in the folder `root` or a copy of it. Raises ValueError
+    where it has none, asks for a shell, or names a program that is not there."""
     try:
         words = shlex.split(command) if isinstance(command, str) else list(command)
     except ValueError as error:
@@ -115,8 +117,15 @@ def words_of(command: str | list[str]) -> list[str]:
         raise ValueError("it is empty")
     if any("\0" in word for word in words):
         raise ValueError("it has a null byte")
+    if VARIABLE.match(words[0]):
+        raise ValueError(f"it sets a variable, as shells do: write `env {words[0]} ...`")
     if "/" not in words[0] and shutil.which(words[0]) is None:
         raise ValueError(f"there is no program {words[0]!r} here: install it, or write its path")
+    if "/" in words[0] and "{" not in words[0] and not (root / words[0]).exists():
+        raise ValueError(
+            f"there is no {words[0]!r}: a command begins in {root}, and no shell reads ~ or $; "
+            "write the whole path of what is elsewhere"
+        )
     return words
 
 
@@ -177,6 +186,19 @@ IN_A_COPY = (
         failure="crash",
         advice="it is part of a package: run it as one, with a command such as "
         "`python -m package.train` (--command)",
+    ),
+    Told(
+        pattern=r"^ModuleNotFoundError: No module named",
+        failure="crash",
+        advice="the Python that ran it has no such module. Without a command that is Escapement's "
+        "own: name yours, such as `/path/to/venv/bin/python train.py` (--command). PYTHONPATH is "
+        "not passed on: `environment:` in the YAML file sets it",
+    ),
+    Told(
+        pattern=r"\bos(?:\.py|>)\", line [0-9]+, in __getitem__\n(?:    .*\n)?KeyError: ",
+        failure="crash",
+        advice="a trial has few variables of your environment: name that one under `environment:` "
+        "in the YAML file",
     ),
     Told(
         pattern=r"^EOFError: EOF when reading a line",

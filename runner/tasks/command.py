@@ -30,7 +30,7 @@ from runner.tasks.base import (
     trial_environment,
     words_of,
 )
-from runner.tasks.folders import Changed, Snapshot, look, real
+from runner.tasks.folders import Changed, Snapshot, look, real, startable
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
 from runner.tasks.records import MARK, Record, Records
 from runner.tasks.spacefile import (
@@ -95,7 +95,7 @@ class CommandTask:
             self.metric_part, self.file.minimize, lines, say="Write `minimize: false` in this file"
         )
         try:
-            self.command = words_of(self.file.command)
+            self.command = startable(words_of(self.file.command, self.root), self.root)
         except ValueError as error:
             raise lines.error(("command",), str(error)) from None
         _check_placeholders(self.command, self.file, lines)

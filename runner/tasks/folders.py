@@ -86,6 +86,13 @@ def within(root: Path, name: str) -> str:
     return path.relative_to(root).as_posix()
 
 
+def startable(words: list[str], root: Path) -> list[str]:
+    """A command's words; a program in what no copy has, such as a virtual environment within
+    `root`, by its whole path."""
+    apart = LEFT_OUT.intersection(Path(words[0]).parts)
+    return [str(root / words[0]), *words[1:]] if apart else words
+
+
 def look(root: Path, *, share: Collection[str] = (), without: Collection[Path] = ()) -> Folder:
     """See a folder: hash every file. `share` names paths that are too large to copy; `without`
     are folders of ours that may lie within: they, other runs' folders, and folders that hold

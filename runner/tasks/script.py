@@ -37,7 +37,7 @@ from runner.tasks.base import (
     words_of,
 )
 from runner.tasks.constants import MAX_SCRIPT_BYTES, Source, edit, read
-from runner.tasks.folders import Changed, Folder, Snapshot, look, real, within
+from runner.tasks.folders import Changed, Folder, Snapshot, look, real, startable, within
 from runner.tasks.hints import nothing_to_search
 from runner.tasks.inference import LeftAlone, infer, value_of
 from runner.tasks.kinds import Places, TaskKind, TaskOptions
@@ -114,7 +114,7 @@ class ScriptTask:
             self._snapshot.check()
         self._environment = {n: v for n in PASSED_ON if (v := os.environ.get(n)) is not None}
         given = options.command or self.file.command
-        self.command = _command(given, self.script)
+        self.command = _command(given, self.script, self.root)
         # Not where this Python lies: another folder is the same task.
         self._command_told = self.command if given else ["python", platform.python_version()]
         self.source = read(
@@ -279,11 +279,11 @@ def _told(path: Path) -> str:
     return os.fsencode(path.name).decode(errors="replace")
 
 
-def _command(given: str | list[str] | None, script: str) -> list[str]:
+def _command(given: str | list[str] | None, script: str, root: Path) -> list[str]:
     if given is None:
         return [sys.executable, script]
     try:
-        return words_of(given)
+        return startable(words_of(given, root), root)
     except ValueError as error:
         raise TaskError(f"the command {given!r}: {error}") from None
 

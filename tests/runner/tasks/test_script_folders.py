@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def test_what_is_refused_at_once(folder, tmp_path):
     refused("not within", script="../train.py")
     refused("no program 'no-such-program'", command="no-such-program train.py")
     refused("can't be split", command="python 'train.py")
+    refused("write `env A=1 ...`", command="A=1 python train.py")
+    refused("no shell reads ~", command="~/venv/bin/python train.py")
     refused("another folder", out=folder)
     refused("wall time|greater", budget_seconds=0.1)
     refused("metric", metric="two words")
@@ -71,6 +74,12 @@ def test_a_script_that_no_copy_holds_would_be_edited_itself(folder, place):
     (folder / "space.yaml").write_text("share: [data]\n")
     with pytest.raises(TaskError, match="in no trial's copy"):
         made(folder, None, script=place)
+
+
+def test_a_virtual_environment_of_the_folder_runs_the_script(folder):
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/python").symlink_to(sys.executable)
+    assert tried(made(folder, command=".venv/bin/python train.py")).metric == 1.1
 
 
 def test_a_folder_whose_name_is_no_text(tmp_path):

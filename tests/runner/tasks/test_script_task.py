@@ -189,6 +189,21 @@ def test_a_bad_script_is_classified(folder, code, failure):
     assert seen(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("import no_such_module", "name yours, such as"),
+        ("import os; os.environ['NO_SUCH_VARIABLE']", "under `environment:`"),
+        ("from .model import M", "`python -m package.train`"),
+        ("input()", "asks for input"),
+    ],
+)
+def test_what_differs_from_the_persons_own_shell_is_told(folder, code, advice):
+    outcome = tried(made(folder, f"LR = 0.1\nprint(LR)\n{code}\n"))
+    assert outcome.failure == "crash"
+    assert advice in outcome.message
+
+
 def test_a_flood_is_bounded_and_hides_nothing(folder, tmp_path):
     code = "for i in range(60):\n    print('x' * 100_000)\nprint(f'val_bpb: {LR}')\n"
     out = tmp_path / "out"
