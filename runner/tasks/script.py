@@ -134,6 +134,8 @@ class ScriptTask:
             options.budget_seconds or self.file.deadline_seconds or DEFAULT_SECONDS
         )
         self.rules = rules_of(self.source, (self.root / self.script).parent)
+        if self.file.only and not self.file.knobs:
+            raise self.lines.error(("only",), "it leaves nothing: name those to search in `knobs:`")
         locked = {*self.file.lock, *options.lock.replace(",", " ").split()}
         knobs, self.left_alone = _knobs(self.source, self.file, self.lines, locked)
         if not knobs:

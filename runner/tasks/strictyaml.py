@@ -8,6 +8,8 @@ dates are text. What is wrong is told with its line. It knows no task.
 from __future__ import annotations
 
 import re
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,18 +95,48 @@ def load(path: Path, model: type[Model]) -> tuple[Model, Lines]:
         return model.model_validate(data), lines
     except ValidationError as error:
         wrong: dict[Path_, str] = {}
-        for problem in error.errors():
+        problems = error.errors()
+        for problem in problems:
+            no_text = problem["type"] == "string_type" and isinstance(problem["input"], dict)
+            if no_text and len(problems) > 1:
+                continue  # of two forms this is the other one, whose own problems are told
             place = _inner(problem["loc"], lines, missing=problem["type"] == "missing")
             why = _WORDS.get(problem["type"], problem["msg"])
-            wrong[place] = f"{wrong[place]}; or: {why}" if place in wrong else why
+            if problem["type"] in ("extra_forbidden", "model_type"):
+                why += ", ".join(_keys(model, problem["loc"]))
+            same = wrong.get(place, why) == why
+            wrong[place] = why if same else f"{wrong[place]}; or: {why}"
         found = [str(lines.error(place, why)) for place, why in list(wrong.items())[:MAX_PROBLEMS]]
-        raise TaskError("; ".join(found)) from None
+        raise TaskError("; ".join(found) or lines.error((), str(error))) from None
 
 
 _WORDS = {
-    "extra_forbidden": "there is no such key here",
+    "extra_forbidden": "there is no such key here; there are ",
+    "model_type": "write it as `{KEY: VALUE}`, with keys of ",
+    "dict_type": "write it as `{NAME: VALUE}`",
+    "list_type": "write a list, such as `[A, B]`",
+    "missing": "it must be given",
     "string_type": "this is no text: put it in quotes",
+    "int_type": "write a plain number",
+    "float_type": "write a plain number",
+    "finite_number": "write a plain number",
 }
+
+
+def _keys(model: type[BaseModel], path: Path_) -> list[str]:
+    """The keys of the part of a model at this path."""
+    for part in path:
+        field = model.model_fields.get(part) if isinstance(part, str) else None
+        model = next(_models(field.annotation), model) if field else model
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from _models(part)
 
 
 def _inner(path: Path_, lines: Lines, *, missing: bool) -> Path_:

@@ -188,7 +188,7 @@ def test_a_file_overrides_what_was_inferred(folder, tmp_path):
         ("knobs:\n  LR: {choices: [a, b]}", "line 2.*'a', but the script has 0.1"),
         ("knobs:\n  B: {low: 0, high: 1}", "line 2.*a tuple: name its parts B_0, B_1"),
         ("knobs:\n  F: {low: 0, high: 1}", "line 2.*can't be changed.*not a literal"),
-        ("only: true", "no constant to search"),
+        ("only: true", "it leaves nothing"),
         ("only: yes", "line 1.*bool"),
         ("lock: [LR]\nknobs:\n  LR: {low: 0.01}", "line 3.*locked as well"),
         ("share: [../x]", "share"),
