@@ -201,6 +201,11 @@ IN_A_COPY = (
         "in the YAML file",
     ),
     Told(
+        pattern=r"^fatal: not a git repository",
+        failure="crash",
+        advice="a copy has no .git: let the script do without, where there is none",
+    ),
+    Told(
         pattern=r"^EOFError: EOF when reading a line",
         failure="crash",
         advice="it asks for input, and there is nothing on a trial's standard input: let it do "

@@ -37,4 +37,6 @@ def _knob(knob: Knob) -> str:
     if knob.kind == "choice":
         return f"{knob.default!r} of {', '.join(repr(choice) for choice in knob.choices)}"
     scale = ", log scale" if knob.log else ""
-    return f"{knob.default!r}, {knob.kind} from {knob.low:g} to {knob.high:g}{scale}"
+    bounds = (knob.low or 0.0, knob.high or 0.0)
+    low, high = (str(int(b)) if b == int(b) else f"{b:g}" for b in bounds)
+    return f"{knob.default!r}, {knob.kind} from {low} to {high}{scale}"

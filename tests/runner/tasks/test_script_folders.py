@@ -125,6 +125,21 @@ def test_a_spoiled_copy_is_our_trouble(folder, tmp_path):
     assert "changed since" in outcome.message
 
 
+def test_what_is_shared_may_be_a_file_and_may_be_called_anything(folder, monkeypatch):
+    monkeypatch.setattr("runner.tasks.folders.MAX_SHARED_FILES", 2)
+    (folder / "data/sub").mkdir(parents=True)
+    (folder / "data" / os.fsdecode(b"\xff.png")).touch()
+    (folder / "data/sub/loop").symlink_to("..")
+    (folder / "data/nowhere").symlink_to("no-such-file")
+    (folder / "one.bin").touch()
+    (folder / "space.yaml").write_text("share: [data, one.bin]\n")
+    assert tried(made(folder)).metric == 1.1
+    for name in ("a", "b"):
+        (folder / "data/sub" / name).touch()
+    with pytest.raises(TaskError, match="over 2 files: share its parts"):
+        made(folder, None)
+
+
 def test_shared_data_is_not_copied_and_a_change_is_noticed(folder, tmp_path):
     (folder / "data").mkdir()
     (folder / "data" / "text").write_text("x")
