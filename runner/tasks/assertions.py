@@ -69,8 +69,8 @@ def rules_of(source: Source, folder: Path) -> list[Rule]:
     constants = {slot.constant for slot in source.slots.values()}
     default = constants_of(source, {})
     found: list[Rule] = []
-    for test, function in _conditions(source.tree):
-        local = _locals(function) if function else {}
+    for test, functions in _conditions(source):
+        local = {name: node for one in functions for name, node in _locals(one).items()}
         for one in _conjuncts(test):
             condition = _followed(one, local, outer, constants)
             if condition is None or len(found) >= MAX_RULES:
@@ -130,23 +130,40 @@ def _product(
     return [value] if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _conditions(tree: ast.Module) -> Iterator[tuple[ast.expr, _Function | None]]:
-    """What is asserted where nothing decides whether it is: at the top, or in a function; and
-    `if CONDITION: raise` (or `sys.exit(1)`), which is an assertion of the opposite."""
-    waiting: list[tuple[ast.stmt, _Function | None]] = [(s, None) for s in reversed(tree.body)]
+def _conditions(source: Source) -> Iterator[tuple[ast.expr, tuple[_Function, ...]]]:
+    """What is asserted where nothing decides whether it is: at the top, or in a function that
+    somebody names, with those around it; and `if CONDITION: raise` (or `sys.exit(1)`), which is an
+    assertion of the opposite."""
+    called = _called(source.tree)
+    waiting: list[tuple[ast.stmt, tuple[_Function, ...]]]
+    waiting = [(statement, ()) for statement in reversed(source.tree.body)]
     while waiting:
-        node, function = waiting.pop()
+        node, functions = waiting.pop()
         match node:
             case ast.Assert(test=test):
-                yield test, function
+                yield test, functions
             case ast.If(test=test, body=[*before, last], orelse=[]) if _ends(before, last):
-                yield ast.copy_location(ast.UnaryOp(op=ast.Not(), operand=test), test), function
+                yield ast.copy_location(ast.UnaryOp(op=ast.Not(), operand=test), test), functions
             case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
-                waiting += [(s, function) for s in reversed(node.body)]
+                waiting += [(s, functions) for s in reversed(node.body)]
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                waiting += [(s, node) for s in reversed(node.body)]
+                if not source.alone or node.decorator_list or node.name in called:
+                    waiting += [(s, (*functions, node)) for s in reversed(node.body)]
             case ast.With() | ast.AsyncWith() | ast.ClassDef():
-                waiting += [(s, function) for s in reversed(node.body)]
+                waiting += [(s, functions) for s in reversed(node.body)]
+
+
+def _called(tree: ast.Module) -> set[str]:
+    """Names of functions that may be called: what is read anywhere, and methods, which frameworks
+    call."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()) | ast.Attribute(attr=name):
+                found.add(name)
+            case ast.ClassDef(body=body):
+                found |= {part.name for part in body if isinstance(part, _Function)}
+    return found
 
 
 def _ends(before: list[ast.stmt], last: ast.stmt) -> bool:

@@ -50,7 +50,8 @@ SAME = "A = 64\nB = 8\nT = 4\n"
         "assert not A % (B * T)",
         "assert A > 0 and A % (B * T) == 0",
         "if __name__ == '__main__':\n    assert A % (B * T) == 0",
-        "def f(self):\n    def g():\n        assert A % (B * T) == 0\n    g()",
+        "def f(self):\n    def g():\n        assert A % (B * T) == 0\n    g()\nf(0)",
+        "class C:\n    def forward(self):\n        assert A % (B * T) == 0",
     ],
 )
 def test_ways_to_say_it(text):
@@ -65,7 +66,9 @@ def test_ways_to_say_it(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "def f(A):\n    assert A == 65",  # a parameter of the same name
+        "def f(A):\n    assert A == 65\nf(65)",  # a parameter of the same name
+        "def f(A):\n    def g():\n        assert A == 64\n    g()\nf(64)",  # of the function around
+        "def unused():\n    assert A == 64",
         "if B == 9:\n    assert A == 65",  # only sometimes
         "if A == 65:\n    B = 9\n    exit(1)",
         "if A == 65:\n    exit()",
@@ -76,7 +79,7 @@ def test_ways_to_say_it(text):
         "assert A == unknown",
         "x = open('y')\nassert A == x",
         "assert 1 == 1",
-        "def f():\n    A = 3\n    A = 4\n    assert A == 4",
+        "def f():\n    A = 3\n    A = 4\n    assert A == 4\nf()",
     ],
 )
 def test_what_is_no_rule(text):
