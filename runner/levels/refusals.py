@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from sandbox.syntax import tree_of
 # Nobody judged those: the same may be submitted again. The door was shut, whatever came.
 UNJUDGED = ("withdrawn", "expired")
 SHUT = ("too_many_open", "stale_base", "not_entitled", "unknown_run")
+PYTHON = re.compile(r"(?:from|import|class|def)\b(?!.*\\n)|#|\"|'")  # the beginning of a file
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -72,10 +74,13 @@ def _judged(draft: Mapping[str, Any]) -> bool:
 
 
 def _beginning(files: Mapping[str, str]) -> str:
-    """What a file that is not Python begins with: a fence, a patch, prose."""
+    """What a file that is not Python begins with: a fence, a patch, prose; nothing where it begins
+    as Python does, and has its mistake later."""
     firsts = [text.strip().partition("\n")[0] for text in files.values()]
-    told = ", ".join(repr(first[:60]) for first in firsts)
-    return f" The files begin with {told}: give each as it is to be stored, and nothing around it."
+    told = ", ".join(repr(first[:60]) for first in firsts if not PYTHON.match(first))
+    if not told:
+        return ""
+    return f" A file begins with {told}: give each as it is to be stored, and nothing around it."
 
 
 def _undecided(source: str) -> list[str]:

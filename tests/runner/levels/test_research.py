@@ -169,8 +169,8 @@ RULES = {
     "U+202E": "characters",
 }
 BROKEN |= {  # after the test above: one at a time is slow enough
-    "syntax_error: The files begin with '```python'": generated(source=f"```python\n{SOURCE}```"),
-    "syntax_error: The files begin with '@@ -1 +1 @@'": generated(source=f"@@ -1 +1 @@\n{SOURCE}"),
+    "syntax_error: A file begins with '```python'": generated(source=f"```python\n{SOURCE}```"),
+    "syntax_error: A file begins with '@@ -1 +1 @@'": generated(source=f"@@ -1 +1 @@\n{SOURCE}"),
     "neither `propose": generated(source=SOURCE.replace("def propose", "def pr\u043epose")),
     "propose never returns": generated(source=SOURCE.replace("        return answers\n", "")),
     "propose never returns anything": generated(
