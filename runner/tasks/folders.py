@@ -103,8 +103,10 @@ def look(root: Path, *, share: Collection[str] = (), without: Collection[Path] =
     ours = {real(path) for path in without}
     if root in ours:
         raise TaskError(f"{root} stays as it is: give --out another folder")
-    shared = {name: _shared(root, name) for name in share}
-    apart = {root / name for name in share}
+    names = {os.path.normpath(name) for name in share}
+    inner = {name for name in names if names & {str(parent) for parent in Path(name).parents}}
+    shared = {name: _shared(root, name) for name in sorted(names - inner)}
+    apart = {root / name for name in shared}
     items: dict[str, Item] = {}
     total = 0
     weights: defaultdict[str, float] = defaultdict(float)  # of each part, as share of the limits

@@ -132,8 +132,9 @@ def test_what_is_shared_may_be_a_file_and_may_be_called_anything(folder, monkeyp
     (folder / "data/sub/loop").symlink_to("..")
     (folder / "data/nowhere").symlink_to("no-such-file")
     (folder / "one.bin").touch()
-    (folder / "space.yaml").write_text("share: [data, one.bin]\n")
-    assert tried(made(folder)).metric == 1.1
+    (folder / "space.yaml").write_text("share: [data/../data/, ./one.bin, data/sub]\n")
+    task = made(folder)
+    assert (tried(task).metric, [*task.folder.shared]) == (1.1, ["data", "one.bin"])
     for name in ("a", "b"):
         (folder / "data/sub" / name).touch()
     with pytest.raises(TaskError, match="over 2 files: share its parts"):
