@@ -22,6 +22,7 @@ from sandbox.wire import WorkerCalls
 PROBE = Path(__file__).with_name("doctor_probe.py")
 WORKER = {Purpose.MECHANISM: "a mechanism", Purpose.TESTS: "its tests"}
 MOST_PROCESSES = 256  # whatever a runtime needs for itself
+CALL_SECONDS = 30  # a busy machine is no control that fails
 _POSTURE = (
     "The posture of sandbox/backends is not applied: see the engine's version, its runtime and "
 )
@@ -83,7 +84,7 @@ def _measured(backend: Backend) -> Iterator[Control]:
 
 
 def _tried(backend: Backend) -> Iterator[Control]:
-    limits = Limits.screening()
+    limits = Limits(call_seconds=CALL_SECONDS)
     with _start(backend, limits) as host:
         answers = host.state()
         most = min(MOST_PROCESSES, host.posture["flags"]["processes"])
@@ -101,7 +102,7 @@ def _tried(backend: Backend) -> Iterator[Control]:
 
 def _flooded(backend: Backend) -> Iterator[Control]:
     for what, (rule, name) in _FLOODS.items():
-        limits = Limits(call_seconds=2 if what == "time" else 30)
+        limits = Limits(call_seconds=2 if what == "time" else CALL_SECONDS)
         with _start(backend, limits) as host:
             got = "nothing stopped it"
             try:

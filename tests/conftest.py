@@ -90,6 +90,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             names.insert(0, "engine")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def verdicts_do_not_age() -> Iterator[None]:
+    """What the sandbox's doctor found serves half an hour: it must not run out between two lines of
+    a test, which would start the doctor's workers among those that the test counts or disturbs."""
+    from sandbox import clearance
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clearance, "GOOD_SECONDS", float("inf"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def engine() -> Backend:
     """The real Docker backend, with the sandbox image built. Missing: a failure, never a skip."""

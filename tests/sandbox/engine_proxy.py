@@ -38,6 +38,10 @@ class EngineProxy:
         self._server.listen(64)
         self._thread(self._accept)
 
+    def hangs(self, data: bytes) -> bool:
+        """Whether nothing is carried from these bytes of a client on."""
+        return self._trigger.search(data) is not None
+
     def go_on(self) -> None:
         """Carry again, and hang no more."""
         self._trigger = re.compile(rb"(?!)")
@@ -63,7 +67,7 @@ class EngineProxy:
     def _carry(self, source: socket.socket, target: socket.socket, asking: bool) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
-                if asking and self._trigger.search(data):
+                if asking and self.hangs(data):
                     self._flows.clear()
                     self.hung.set()
                 self._flows.wait()

@@ -142,9 +142,11 @@ def test_a_worker_that_is_killed_never_makes_a_pass_and_leaves_nothing(
 
     thread = threading.Thread(target=killer)
     thread.start()
-    report = screen(tabu(), backend=recording)
-    over.set()
-    thread.join()
+    try:
+        report = screen(tabu(), backend=recording)
+    finally:
+        over.set()
+        thread.join()
     assert [c.name for c in report.checks] == list(CHECKS)
     rules = {f.rule for f in report.findings if f.severity == "error"}
     if report.outcome is Outcome.COULD_NOT_LOOK:
