@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -29,7 +30,7 @@ def dies_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[BubblewrapBackend]
         program.write_text(f'#!/bin/sh\n[ "$1" = --version ] || sleep {INSIDE} &\nexit 0\n')
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-        yield BubblewrapBackend.connect()
+        yield BubblewrapBackend.connect(progress=lambda text: sys.stderr.write(f"{text}\n"))
         for pid in inside():
             os.kill(pid, 9)
 

@@ -129,7 +129,7 @@ def test_a_process_without_the_limits_of_the_posture_gets_no_mechanism(
 @pytest.mark.parametrize("name", ["docker", "bubblewrap"])
 def test_the_whole_gate_without_a_network(name: str, engine: Backend, tmp_path: Path) -> None:
     """A namespace with nothing in it, not even a loopback that is up: only Docker's unix socket."""
-    clearance.require(get_backend(name))
+    clearance.require(get_backend(name, progress=lambda text: sys.stderr.write(f"{text}\n")))
     draft = ROOT / "tests/sandbox/specimens/drafts/honest_tabu"
     command = [sys.executable, "-m", "sandbox", "screen", str(draft)]
     done = subprocess.run(

@@ -109,7 +109,7 @@ def test_as_a_program(engine: Backend) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert (done.returncode, done.stdout.split()[0]) == (0, "PASSED"), done.stderr

@@ -18,6 +18,7 @@ from sandbox.backends.base import Channel, Purpose
 from sandbox.draft import lay_out
 from sandbox.errors import InfrastructureError
 from sandbox.host import Limits, MechanismHost
+from sandbox.image import ROOT
 from sandbox.pool import WarmBackend
 from sandbox.report import Outcome
 from sandbox.screen import screen
@@ -139,7 +140,7 @@ def test_a_bound_on_what_is_kept(real: Backend) -> None:
 
 @pytest.mark.parametrize("name", ["docker", "bubblewrap"])
 def test_a_screening_that_is_cancelled_stops_in_the_middle_of_its_tests(name: str) -> None:
-    backend = get_backend(name)
+    backend = get_backend(name, progress=lambda text: sys.stderr.write(f"{text}\n"))
     clearance.require(backend)
     asked = threading.Event()
     began: list[float] = []
@@ -190,7 +191,7 @@ def test_a_killed_process_takes_what_it_kept_ready_along(real: Backend) -> None:
     code += "from sandbox.pool import WarmBackend\n"
     code += "w = WarmBackend(get_backend('bubblewrap'))\nassert w.wait_until_ready(60)\n"
     code += "print(reaper.me(), flush=True)\nos.kill(os.getpid(), 9)\n"
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True)
     assert done.returncode == -9, done.stderr.decode()
     real.reap()
     assert left_of(real, done.stdout.decode().strip()) == []

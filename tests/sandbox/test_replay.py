@@ -89,6 +89,12 @@ class NoChange(Mechanism):
         ]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine makes no mechanism slow here."""
+    monkeypatch.setattr(prediction, "LIVE_SECONDS", float("inf"))
+
+
 @pytest.mark.parametrize("kind", [Mechanism, Observer, Same, Fewer, NoChange])
 def test_inert(kind: type[Mechanism]) -> None:
     result = judge(kind)
@@ -353,7 +359,10 @@ def test_the_pairs_share_their_chance_and_the_bytes_choose_it() -> None:
     assert one == predicted(Exploring)
 
 
-def test_a_slow_mechanism_gets_fewer_searches_and_the_report_says_so() -> None:
+def test_a_slow_mechanism_gets_fewer_searches_and_the_report_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prediction, "LIVE_SECONDS", 20.0)
     seconds = iter(range(0, 10_000, 15))
     host = InProcess(Exploring)
     into = prediction.Prediction(pairs=[], tallies=[])

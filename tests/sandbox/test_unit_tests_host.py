@@ -13,7 +13,7 @@ pytestmark = pytest.mark.engine
 MECHANISM = b"from sandbox.mechanism import Mechanism\nclass M(Mechanism): pass\n"
 
 
-def run(engine: Backend, tests: str, *, seconds: float = 20) -> TestRun:
+def run(engine: Backend, tests: str, *, seconds: float = 180) -> TestRun:
     files = {"mechanisms/m.py": MECHANISM, "tests/test_m.py": tests.encode()}
     draft = Draft(mechanism_path="mechanisms/m.py", files=files)
     return run_unit_tests(engine, draft, limits=Limits(job_seconds=seconds))

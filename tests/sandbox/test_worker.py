@@ -258,4 +258,4 @@ def test_prints_never_reach_the_frames(child: Child) -> None:
 def test_the_worker_ends_when_the_host_hangs_up(child: Child) -> None:
     assert child.process.stdin
     child.process.stdin.close()
-    assert child.process.wait(timeout=20) == 0
+    assert child.process.wait(timeout=240) == 0
