@@ -22,6 +22,10 @@ def append(name: str) -> None:
 
 
 django.setup()
+from django.db import connection, connections  # noqa: E402
+
+if connection.vendor == "sqlite":  # each waits for all the others, on a machine that may be busy
+    connections.settings["default"]["OPTIONS"]["timeout"] = 150
 threads = [threading.Thread(target=append, args=(str(n),)) for n in range(THREADS)]
 for thread in threads:
     thread.start()

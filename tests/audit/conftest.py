@@ -150,7 +150,7 @@ def postgres() -> Iterator[str]:
     the account `postgres` does."""
     binaries = _binaries()
     folder = Path(tempfile.mkdtemp(prefix="escapement-postgres-"))
-    data, port = folder / "data", _port()
+    data = folder / "data"
     root = os.geteuid() == 0
     account = pwd.getpwnam("postgres") if root else pwd.getpwuid(os.geteuid())
     os.chown(folder, account.pw_uid, account.pw_gid)
@@ -173,8 +173,16 @@ def postgres() -> Iterator[str]:
 
     try:
         run("initdb", "-D", str(data), "-U", "tester", "-A", "trust", "-N", "-E", "UTF8")
-        options = f"-h 127.0.0.1 -p {port} -k {folder} -F -c max_connections=40"
-        run("pg_ctl", "-D", str(data), "-l", str(folder / "log"), "-w", "-o", options, "start")
+        control = ("pg_ctl", "-D", str(data), "-l", str(folder / "log"), "-w", "-t", "200")
+        for tries_left in (2, 1, 0):
+            port = _port()  # somebody else may have it by now
+            options = f"-h 127.0.0.1 -p {port} -k {folder} -F -c max_connections=40"
+            try:
+                run(*control, "-o", options, "start")
+                break
+            except AssertionError:
+                if not tries_left:
+                    raise
         try:
             yield f"postgresql://tester@127.0.0.1:{port}/postgres"
         finally:

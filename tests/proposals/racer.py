@@ -17,12 +17,13 @@ django.setup()
 
 from audit.keys import ensure_keys  # noqa: E402
 from django.core.management import call_command  # noqa: E402
-from django.db import connections  # noqa: E402
+from django.db import connection, connections  # noqa: E402
 from proposals import lifecycle, screenings  # noqa: E402
 from proposals.acts import Denied  # noqa: E402
 from proposals.models import Activation, Review  # noqa: E402
 
 THREADS = 8
+PATIENCE_SECONDS = 150  # each waits for all the others, on a machine that may be busy
 
 
 def main(verb: str) -> None:
@@ -32,6 +33,8 @@ def main(verb: str) -> None:
     assert spec.loader is not None
     helpers = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(helpers)
+    if connection.vendor == "sqlite":
+        connections.settings["default"]["OPTIONS"]["timeout"] = PATIENCE_SECONDS
     call_command("migrate", verbosity=0)
     ensure_keys()
     world = helpers.World()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from audit import checkpoints
 from django.utils import timezone
 from django_tasks_db.models import DBTaskResult
 from proposals import lifecycle, sandbox_watch, screening, screenings, standing, sweeps
@@ -46,6 +48,7 @@ def test_no_engine_is_tried_again_within_a_bound_and_never_passes(
     world: Any, monkeypatch: pytest.MonkeyPatch, refused: Any
 ) -> None:
     monkeypatch.setattr(screening, "get_backend", no_engine)
+    monkeypatch.setattr(screenings, "BACKOFF_SECONDS", (0, 3600, 3600, 3600))
     proposal = world.submit()
     delays = []
     for _ in range(screenings.MAX_ATTEMPTS):
@@ -272,7 +275,9 @@ def test_bytes_that_changed_in_git_are_not_screened(
         screening.draft_of(queued)
 
 
-def test_each_sweep_can_be_repeated(world: Any) -> None:
+def test_each_sweep_can_be_repeated(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    soon = partial(checkpoints.heartbeat, every_seconds=3600)  # no entry is as old as that
+    monkeypatch.setattr(checkpoints, "heartbeat", soon)
     world.approved()
     first = sweeps.run_all()
     assert (first["activate approved"], first["anchor"]) == (1, 1)

@@ -53,6 +53,13 @@ def places(world: Any) -> dict[str, Place]:
 # --- what one says and another does not ---
 
 
+@pytest.fixture
+def lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody falls silent because the test takes long."""
+    monkeypatch.setattr(standing, "STALE_SECONDS", 3600)
+
+
+@pytest.mark.usefixtures("lately")
 def test_live_with_the_first_and_shown_until_all_follow(world: Any) -> None:
     join(world, *NAMES)
     null = world.desired.desired_digest
@@ -97,11 +104,12 @@ def test_what_one_refuses_no_other_keeps(world: Any, order: tuple[str, str]) -> 
     assert "it does not load here" in proposal.state_reason
 
 
+@pytest.mark.usefixtures("lately")
 def test_a_silent_runner_holds_nobody_up(world: Any) -> None:
     join(world, *NAMES)
     for name in NAMES:
         told(name, "live", 1, world.desired.desired_digest)
-    Runner.objects.filter(name="gpu-3").update(seen_at=timezone.now() - timedelta(minutes=5))
+    Runner.objects.filter(name="gpu-3").update(seen_at=timezone.now() - timedelta(hours=2))
     proposal = world.approved()
     lifecycle.activate(proposal_id=proposal.pk)
     told("gpu-2", "live", 2, proposal.digest)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -103,20 +102,15 @@ def server_environment(filled: Path, tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def server(tmp_path: Path, server_environment: dict[str, str]) -> Iterator[str]:
     """A real server over the story: its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     log = (tmp_path / "server.log").open("w+")
-    arguments = ["config.asgi:application", "--port", str(port), "--log-level", "warning"]
+    arguments = ["config.asgi:application", "--port", "0", "--no-access-log", "--no-use-colors"]
     arguments += ["--timeout-graceful-shutdown", "1"]  # open pages hold a stream each
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", *arguments], cwd=ROOT, env=server_environment, stdout=log,
         stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        address = f"http://127.0.0.1:{port}"
-        _wait(address, process, tmp_path / "server.log")
-        yield address
+        yield _address(process, tmp_path / "server.log")
     finally:
         process.terminate()
         try:
@@ -127,14 +121,13 @@ def server(tmp_path: Path, server_environment: dict[str, str]) -> Iterator[str]:
         log.close()
 
 
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Where it listens, as it says once it does; the port is the kernel's choice."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
             pytest.fail(f"the server ended: {log.read_text()[-3000:]}")
-        try:
-            with urllib.request.urlopen(f"{address}/login/", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
+        if found := re.search(r"running on (http://127\.0\.0\.1:\d+) ", log.read_text()):
+            return found[1]
+        time.sleep(0.2)
     pytest.fail(f"the server did not answer: {log.read_text()[-3000:]}")
