@@ -229,8 +229,10 @@ def test_an_image_that_vanished_is_made_again_once(
 
 @pytest.fixture
 def small(packages: Any, monkeypatch: pytest.MonkeyPatch, engine: Backend) -> Iterator[list[str]]:
-    """A seed of one small package, so that an image takes seconds; its images are removed."""
-    path = packages.index.add("base", "1.0")
+    """A seed of one small package, so that an image takes seconds; its images, which nobody else
+    has, are removed, and what the doctor says of them is not kept."""
+    monkeypatch.setenv("ESCAPEMENT_SANDBOX_CACHE", str(packages.index.folder.parent / "cache"))
+    path = packages.index.add("base", "1.0", {"base/__init__.py": f"MADE_BY = {reaper.me()!r}\n"})
     pin = Pin(name="base", version="1.0", hashes=(wheels.digest(path),))
     monkeypatch.setattr(image, "seed_lock", lambda: Lock(pins=(pin,)))
     made: list[str] = []

@@ -27,7 +27,7 @@ def environment(var: Path) -> dict[str, str]:
 def manage(var: Path, *arguments: str, code: int = 0) -> str:
     command = [sys.executable, "manage.py", *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(var), capture_output=True, text=True, timeout=120,
+        command, cwd=ROOT, env=environment(var), capture_output=True, text=True, timeout=240,
         check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
@@ -127,7 +127,7 @@ def test_the_worker_ends_cleanly_when_it_is_told_to(site: Path) -> None:
         assert worker.stdout is not None
         assert "working" in worker.stdout.readline()
         worker.send_signal(signal.SIGTERM)
-        out, _ = worker.communicate(timeout=120)
+        out, _ = worker.communicate(timeout=240)
     finally:
         worker.kill()
     assert worker.returncode == 0, out

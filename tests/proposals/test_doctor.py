@@ -18,7 +18,7 @@ def manage(var: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "ESCAPEMENT_VAR": str(var)}
     command = [sys.executable, "manage.py", *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False
     )
 
 

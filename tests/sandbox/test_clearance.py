@@ -72,7 +72,7 @@ def test_an_edited_profile_is_noticed_in_a_running_process_with_a_good_verdict(
     monkeypatch.setattr(bubblewrap, "SECCOMP", profile)
     clearance.require(backend)
     with WarmBackend(backend, spare={Purpose.MECHANISM: 1}) as warm:
-        assert warm.wait_until_ready(60)
+        assert warm.wait_until_ready(240)
         profile.write_bytes(OPEN)
         warm._seen = (0.0, "")  # half a minute later
         channel = warm.start(purpose=Purpose.MECHANISM, limits=Limits.screening())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from sandbox.backends.images import Kept
 from sandbox.errors import InfrastructureError
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-NAME = "escapement-test-compare"
+NAME = f"escapement-test-compare-{os.getpid()}"  # others may test on this engine meanwhile
 
 
 def folder(place: Path, text: str = "same", *, mode: int = 0o644) -> Path:
@@ -113,8 +114,8 @@ def loaded(engine: Any, tmp_path: Path) -> Iterator[dict[str, archive.Made]]:
     """Two tiny images of a name of their own, removed afterwards."""
     client = engines.connect()
     made = {
-        "one": written(tmp_path, folder(tmp_path), "one", packages="a"),
-        "two": written(tmp_path, folder(tmp_path, "other"), "two", packages="b"),
+        "one": written(tmp_path, folder(tmp_path, NAME), "one", packages="a"),
+        "two": written(tmp_path, folder(tmp_path, f"other {NAME}"), "two", packages="b"),
     }
     for one in made.values():
         images.load(client, one.path)

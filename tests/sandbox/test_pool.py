@@ -69,7 +69,7 @@ def counting(real: Backend) -> Counting:
 @pytest.fixture
 def warm(counting: Counting) -> Iterator[WarmBackend]:
     with WarmBackend(counting, spare={Purpose.MECHANISM: 1}) as backend:
-        assert backend.wait_until_ready(60)
+        assert backend.wait_until_ready(240)
         yield backend
 
 
@@ -83,7 +83,7 @@ def test_a_worker_is_given_out_once(counting: Counting, warm: WarmBackend) -> No
     with host(warm) as one:
         assert one.posture["warm"] is True
         assert one.posture["self_report"]["uid"] == 64000
-        assert warm.wait_until_ready(60)
+        assert warm.wait_until_ready(240)
         with host(warm) as two:
             assert two.posture["cgroup"] != one.posture["cgroup"]
             assert (one.state(), two.state()) == ({}, {})
@@ -101,6 +101,7 @@ def test_a_worker_that_died_while_it_waited_is_not_given_out(
     counting: Counting, warm: WarmBackend
 ) -> None:
     counting.channels[0].kill()
+    assert not counting.channels[0].exit().running  # a moment later
     with host(warm) as alive:
         assert alive.state() == {}
 
@@ -120,12 +121,12 @@ def test_an_engine_that_goes_is_told_to_whoever_asks(counting: Counting, warm: W
         host(warm)
     counting.broken = False
     host(warm).close()
-    assert warm.wait_until_ready(60)
+    assert warm.wait_until_ready(240)
 
 
 def test_nothing_stays_after_close(counting: Counting) -> None:
     with WarmBackend(counting, spare={Purpose.MECHANISM: 2, Purpose.TESTS: 1}) as backend:
-        assert backend.wait_until_ready(60)
+        assert backend.wait_until_ready(240)
     backend.close()
     assert len(counting.channels) == 3
     for channel in counting.channels:
@@ -189,7 +190,7 @@ def test_a_stopped_job_gets_no_further_worker(real: Backend) -> None:
 def test_a_killed_process_takes_what_it_kept_ready_along(real: Backend) -> None:
     code = "import os\nfrom sandbox import reaper\nfrom sandbox.backends import get_backend\n"
     code += "from sandbox.pool import WarmBackend\n"
-    code += "w = WarmBackend(get_backend('bubblewrap'))\nassert w.wait_until_ready(60)\n"
+    code += "w = WarmBackend(get_backend('bubblewrap'))\nassert w.wait_until_ready(240)\n"
     code += "print(reaper.me(), flush=True)\nos.kill(os.getpid(), 9)\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True)
     assert done.returncode == -9, done.stderr.decode()

@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox import reaper
+from sandbox.image import ROOT
 
 
 def another() -> str:
     """The owner label of a process that has ended."""
     code = "from sandbox import reaper; print(reaper.me())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 

@@ -32,7 +32,7 @@ def rules(result: CheckResult) -> list[tuple[str, Severity]]:
 
 
 def key(size: int, letters: str = string.ascii_letters + string.digits) -> str:
-    """Made up anew by each run of the tests; none is anybody's."""
+    """Made up, the same in each run of the tests; none is anybody's."""
     return "".join(random.Random(size).choices(letters, k=size - 3)) + "aZ9"
 
 

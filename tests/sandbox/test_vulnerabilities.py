@@ -196,8 +196,11 @@ def test_a_missing_pip_audit_is_not_scanned() -> None:
 
 
 @pytest.fixture
-def service() -> Iterator[Callable[[Callable[[dict[str, Any]], tuple[int, bytes]]], str]]:
+def service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[Callable[[dict[str, Any]], tuple[int, bytes]]], str]]:
     """A real HTTP service that answers as it is told; gives its address."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     servers: list[ThreadingHTTPServer] = []
 
     def start(answer: Callable[[dict[str, Any]], tuple[int, bytes]]) -> str:
