@@ -83,6 +83,7 @@ def test_a_client_that_is_killed_gives_no_verdict_and_leaves_nothing(
     json.dump({path: data.decode() for path, data in tabu().files.items()}, client.stdin)
     client.stdin.close()
     owner = client.stdout.readline().strip()
+    assert owner, "it did not even begin"
     time.sleep(moment)
     client.send_signal(signal.SIGKILL)
     client.wait()

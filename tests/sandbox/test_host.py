@@ -311,14 +311,6 @@ def test_nobody_inside_can_send_the_signal_that_only_outsiders_send(
     assert host.state() == {}
 
 
-def test_a_worker_killed_from_outside_is_no_fault_of_the_mechanism(start: Start) -> None:
-    host = start(BASE + "class M(Mechanism):\n    pass\n")
-    host._calls._channel.kill()
-    for _ in range(2):
-        with pytest.raises(InfrastructureError):
-            propose(host)
-
-
 def test_an_exception_leaves_the_worker_usable(start: Start) -> None:
     host = start(in_propose("if count == 2: raise ValueError('two')", "return []"))
     with pytest.raises(MechanismFailure) as caught:
@@ -331,22 +323,11 @@ def test_an_exception_leaves_the_worker_usable(start: Start) -> None:
 
 def test_the_sum_of_all_calls_is_limited(start: Start) -> None:
     host = start(in_propose("time.sleep(0.2)", "return []"))
-    loaded = host.seconds
     propose_often(host, 2)
-    assert host.seconds >= loaded + 0.4 > 0.4
-    job = PATIENT.job_seconds or 0
-    host._calls.spent_seconds = job - 0.1  # as if there had been many more
-    for says in ("no answer within 0.1 s", "no answer within"):
-        with pytest.raises(MechanismFailure, match=f"TIMEOUT: {says}"):
-            propose(host)
-    other = start(BASE + "class M(Mechanism): pass\n")
-    other._calls.spent_seconds = job
-    with pytest.raises(MechanismFailure, match="TIMEOUT: the job took more than 180 s in all"):
-        other.state()
-
-
-class PriorBroke(Exception):
-    """As a language model's client may raise."""
+    assert host.seconds >= 0.4
+    host._calls.spent_seconds = 179.9  # of 180, as if there had been many more
+    with pytest.raises(MechanismFailure, match=r"TIMEOUT: no answer within 0\.1 s"):
+        propose(host)
 
 
 def test_a_prior_that_raises_comes_out_and_the_worker_stays_usable(start: Start) -> None:
@@ -354,9 +335,9 @@ def test_a_prior_that_raises_comes_out_and_the_worker_stays_usable(start: Start)
     host = start(source)
 
     def broken(guidance: str, count: int) -> list[Candidate]:
-        raise PriorBroke("no answer")
+        raise ConnectionError("no answer")  # as a language model's client may
 
-    with pytest.raises(PriorBroke, match="no answer"):
+    with pytest.raises(ConnectionError, match="no answer"):
         host.propose(make_view(prior=broken), 1, seed=0)
     assert propose(host) == [Candidate(changes={"WARMUP_STEPS": 3}, reason="scripted")]
 
@@ -364,12 +345,12 @@ def test_a_prior_that_raises_comes_out_and_the_worker_stays_usable(start: Start)
 def test_asking_takes_none_of_the_mechanisms_time(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host, ahead = start(in_propose("return view.ask('x')")), [0.0]
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + ahead[0])
+    host, gone = start(in_propose("return view.ask('x')")), [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(gone))
     monkeypatch.setattr(wire, "time", clock)
 
     def slow(guidance: str, count: int) -> list[Candidate]:
-        ahead[0] += 10_000.0  # what it takes, by the host's clock
+        gone.append(10_000.0)  # seconds that it takes
         return [Candidate(changes={}, reason="late")]
 
     assert host.propose(make_view(prior=slow), 1, seed=0)[0].reason == "late"
