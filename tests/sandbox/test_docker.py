@@ -17,7 +17,7 @@ import pytest
 import requests
 from docker.errors import APIError
 
-from sandbox import doctor, reaper
+from sandbox import doctor
 from sandbox.backends import Backend, get_backend
 from sandbox.backends import docker as backend_module
 from sandbox.backends.base import Purpose
@@ -25,14 +25,9 @@ from sandbox.backends.docker_channel import remove
 from sandbox.host import InfrastructureError, Limits, MechanismFailure, MechanismHost
 from sandbox.image import ROOT
 from sandbox.testing import make_view
+from tests.sandbox.leftovers import left_of
 
 NULL = b"from sandbox.mechanism import Mechanism\nclass Null(Mechanism): pass\n"
-
-
-def containers(owner: str) -> list[str]:
-    client = docker.APIClient()
-    label = f"{reaper.LABEL_OWNER}={owner}"
-    return [c["Id"] for c in client.containers(all=True, filters={"label": [label]})]
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 120) -> None:
@@ -49,11 +44,11 @@ def test_nothing_is_left_behind(engine: Backend, source: bytes) -> None:
         with MechanismHost.start(
             engine, source, name="draft", limits=Limits.screening(), purpose="test"
         ) as host:
-            assert len(containers(reaper.me())) == 1
+            assert len(left_of(engine)) == 1
             host.state()
     except MechanismFailure:
         pass
-    assert containers(reaper.me()) == []
+    assert left_of(engine) == []
 
 
 @pytest.mark.engine
@@ -66,7 +61,7 @@ def test_a_flood_that_nobody_reads_can_be_closed(engine: Backend) -> None:
     host = MechanismHost.start(engine, source, name="draft", limits=limits, purpose="test")
     host.propose(make_view(), 1, seed=0)
     host.close()
-    assert containers(reaper.me()) == []
+    assert left_of(engine) == []
 
 
 CLIENT = """
@@ -97,14 +92,14 @@ def test_what_a_killed_client_leaves_is_reaped_and_nothing_else(engine: Backend)
         client.stdin.write(NULL)
         client.stdin.close()
         owner = client.stdout.readline().decode().strip()
-        [orphan] = containers(owner)
+        [orphan] = left_of(engine, owner)
         assert orphan not in engine.reap(), "its owner lives"
         client.send_signal(signal.SIGKILL)
         client.wait()
         client.stdout.close()
         # Another living user of this engine may be quicker to remove it: gone is what counts.
         engine.reap()
-        wait_for(lambda: containers(owner) == [])
+        wait_for(lambda: left_of(engine, owner) == [])
         assert mine.state() == {}
 
 

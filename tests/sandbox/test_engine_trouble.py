@@ -27,6 +27,7 @@ from sandbox.limits import Limits
 from sandbox.report import Draft, Outcome
 from sandbox.screen import screen
 from tests.sandbox.engine_proxy import PHASES, EngineProxy
+from tests.sandbox.leftovers import left_of
 
 pytestmark = pytest.mark.engine
 BUSY_SECONDS = 10  # what was asked before the engine hung is waited for as long
@@ -37,13 +38,6 @@ def tabu() -> Draft:
     paths = ("mechanisms/tabu.py", "tests/test_tabu.py")
     files = {p: (ROOT / "mechanisms_repo" / p).read_bytes() for p in paths}
     return lay_out(files, require_test=True)
-
-
-def mine() -> set[str]:
-    """What the engine has of this process, in whatever state."""
-    label = f"{reaper.LABEL_OWNER}={reaper.me()}"
-    found = docker.APIClient().containers(all=True, filters={"label": [label]})
-    return {c["Id"] for c in found}
 
 
 @pytest.fixture
@@ -81,7 +75,7 @@ def test_a_hung_engine_is_could_not_look_in_each_phase_and_nothing_stays(
     engine_backend: Backend,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = mine()
+    before = set(left_of(engine_backend))
     monkeypatch.setenv("DOCKER_HOST", proxy.address)
     monkeypatch.setattr(engine._Client, "request", short_where_it_hangs(proxy))
     phase = request.node.callspec.params["proxy"]
@@ -95,7 +89,7 @@ def test_a_hung_engine_is_could_not_look_in_each_phase_and_nothing_stays(
     monkeypatch.setenv("DOCKER_HOST", "unix:///var/run/docker.sock")
     again = get_backend("docker")
     deadline = time.monotonic() + GONE_SECONDS
-    while (again.reap(), left := mine() - before)[1]:
+    while (again.reap(), left := set(left_of(again)) - before)[1]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
 
@@ -107,7 +101,7 @@ def test_a_container_that_was_given_up_is_reaped_although_its_owner_lives(engine
         assert container not in engine.reap(), "it is in use"
         reaper.drop_ticket(channel._ticket)  # type: ignore[attr-defined]
         engine.reap()  # another one may be quicker: gone is what counts
-        assert container not in mine()
+        assert container not in left_of(engine)
     finally:
         channel.close()
 

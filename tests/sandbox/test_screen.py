@@ -9,23 +9,16 @@ from typing import Any
 import pytest
 
 from sandbox import clearance, prediction
-from sandbox.backends import engine as docker_engine
 from sandbox.backends.base import Backend, Channel
 from sandbox.draft import lay_out, load_draft
 from sandbox.errors import InfrastructureError
-from sandbox.reaper import LABEL_OWNER, me
 from sandbox.report import Draft, Outcome, Severity
 from sandbox.screen import CHECKS, DYNAMIC, STATIC, screen
 from sandbox.traces import bundled_traces
+from tests.sandbox.leftovers import left_of
 
 SPECIMENS = Path(__file__).parent / "specimens"
 TABU = SPECIMENS / "honest/tabu.py"
-
-
-def left_running() -> list[str]:
-    client = docker_engine.connect()
-    found = client.containers(all=True, filters={"label": f"{LABEL_OWNER}={me()}"})
-    return [c["Id"] for c in found]
 
 
 class Flaky:
@@ -85,7 +78,7 @@ def test_all_checks_in_order_and_told(engine: Backend) -> None:
     assert first is not None
     assert first.detail["operator"] == "tabu"
     assert json.loads(report.to_json())["outcome"] == "passed"
-    assert left_running() == []
+    assert left_of(engine) == []
 
 
 @pytest.mark.engine
@@ -143,7 +136,7 @@ def test_an_engine_that_dies_half_way_could_not_look(good: int, engine: Backend)
     unseen = {n for n, outcome in outcomes(report).items() if outcome is Outcome.COULD_NOT_LOOK}
     assert unseen
     assert unseen <= ({"import"} if good == 0 else {"contract", "unit_tests", "replay"})
-    assert left_running() == []
+    assert left_of(engine) == []
 
 
 @pytest.mark.engine
@@ -159,7 +152,7 @@ def test_cancelled_leaves_nothing_running(asked: int, engine: Backend) -> None:
     report = screen(load_draft(TABU), backend=engine, cancelled=cancelled)
     assert report.outcome is Outcome.COULD_NOT_LOOK
     assert Outcome.SKIPPED in outcomes(report).values()
-    assert left_running() == []
+    assert left_of(engine) == []
 
 
 @pytest.mark.engine
@@ -170,7 +163,7 @@ def test_an_error_of_ours_leaves_nothing_running(engine: Backend) -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         screen(load_draft(TABU), backend=engine, progress=progress)
-    assert left_running() == []
+    assert left_of(engine) == []
 
 
 @pytest.mark.engine
@@ -208,4 +201,4 @@ def test_a_worker_that_can_not_be_removed_passes_nothing(
     unseen = [f.message for f in report.findings if f.rule == "could-not-look"]
     assert unseen
     assert all("does not answer" in message for message in unseen)
-    assert left_running() == []
+    assert left_of(engine) == []

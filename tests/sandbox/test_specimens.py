@@ -22,7 +22,7 @@ from typing import Any
 import docker
 import pytest
 
-from sandbox import prediction, reaper
+from sandbox import prediction
 from sandbox.backends import NAMES, get_backend
 from sandbox.backends.base import Backend, Channel, Purpose
 from sandbox.backends.process import ProcessChannel
@@ -32,6 +32,7 @@ from sandbox.draft import lay_out, read_files
 from sandbox.limits import Limits
 from sandbox.report import CheckResult, Draft, Outcome, Report, Severity
 from sandbox.screen import screen
+from tests.sandbox.leftovers import left_of
 
 ROOT = Path(__file__).parent / "specimens"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((ROOT / "expected.json").read_text("utf-8"))
@@ -198,18 +199,9 @@ def corpus(
         found = Corpus(wanted)
         yield found
         found.close()
-        assert own_containers() == []
+        assert left_of(engine) == []
         assert own_workers() == []
         assert os.listdir(place) == []
-
-
-def own_containers() -> list[str]:
-    client = docker.APIClient(timeout=60)
-    try:
-        every = client.containers(all=True, filters={"label": [f"{reaper.LABEL_SANDBOX}=1"]})
-    finally:
-        client.close()
-    return [c["Id"] for c in every if c["Labels"].get(reaper.LABEL_OWNER) == reaper.me()]
 
 
 def own_workers() -> list[str]:
