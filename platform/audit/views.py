@@ -74,7 +74,6 @@ def audit(request: HttpRequest) -> HttpResponse:
         "may_export": may_export(request.user),
         "verified": _verified(),
         "query": urlencode(wanted.as_query()),
-        "topics": "audit",
     }
     return render(request, "audit.html", context, status=400 if problem else 200)
 

@@ -56,7 +56,6 @@ def _packages(request: HttpRequest, denied: Denied | None = None) -> HttpRespons
         "versions": LockVersion.objects.select_related("request", "restores")[:20],
         "may_roll_back": force.policy is not None and people.may_roll_back(person, force.policy),
         "denied": denied,
-        "topics": "packages",
     }
     return render(request, "dependencies.html", context, status=409 if denied else 200)
 
@@ -213,7 +212,6 @@ def _case(
         "history": Entry.objects.filter(subject=f"dependency:{subject.pk}")[:HISTORY],
         "denied": denied,
         "kept": kept or {},
-        "topics": f"package:{subject.pk}",
         **_pill(subject),
         **_rights(person, subject),
         **_binding(subject),

@@ -9,6 +9,7 @@ event's id. Notices carry no data; the page fetches its own part again, with its
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import threading
 import time
@@ -67,6 +68,24 @@ def fresh_stamp(topic: str) -> str:
         raise LookupError(topic)
     parts = [_TOPICS[kind](key), _stops()]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def watched(topic: str, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """`view` as a page that renews itself when `topic` moves, in which `{NAME}` is what the address
+    names so. The stamp is read before anything that the page shows: what changes between the two
+    is shown again, where it would be missed the other way round."""
+
+    @functools.wraps(view)
+    def page(request: HttpRequest, **named: Any) -> HttpResponse:
+        topics = topic.format(**named)
+        request.watched = {"topics": topics, "since": stamp(topics)}  # type: ignore[attr-defined]
+        try:
+            return view(request, **named)
+        except BaseException:
+            del request.watched  # type: ignore[attr-defined]  # the page of an error stays
+            raise
+
+    return page
 
 
 def live(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:

@@ -55,7 +55,7 @@ def number_of(raw: str) -> int:
 @require_GET
 def inbox(request: HttpRequest) -> HttpResponse:
     """What waits for whom."""
-    context = {"boxes": desk.boxes(request, person_of(request)), "topics": "inbox"}
+    context = {"boxes": desk.boxes(request, person_of(request))}
     return render(request, "inbox.html", context)
 
 
@@ -82,7 +82,6 @@ def proposals(request: HttpRequest) -> HttpResponse:
         "states": [(s.value, WORDS.get(s, s.value)) for s in State],
         "targets": Target.objects.values_list("name", flat=True),
         "query": f"{query.urlencode()}&" if query else "",
-        "topics": "proposals",
     }
     return render(request, "proposals.html", context)
 
@@ -159,7 +158,6 @@ def case(
         **_rights(person, subject),
         **_binding(subject, screening),
         **production_of(subject),
-        "topics": f"proposal:{subject.pk}",
     }
     return render(request, "proposal.html", context, status=409 if denied else 200)
 

@@ -35,7 +35,6 @@ def policy(request: HttpRequest) -> HttpResponse:
         "expired": read is not None and timezone.now().date() > read.expires,
         "text": _coloured(force.version.text) if force.version else "",
         "versions": PolicyVersion.objects.select_related("editor")[:VERSIONS],
-        "topics": "policy",
     }
     return render(request, "policy.html", context)
 

@@ -188,7 +188,6 @@ def _targets(
         "autonomy_stop": switch,
         "denied": denied,
         "kept": kept or {},
-        "topics": "targets",
         **rights,
         **_release_rights(person, switch, rights["reviewer"]),
     }
@@ -219,7 +218,6 @@ def _target(
         "stop": stopped,
         "denied": denied,
         "kept": kept or {},
-        "topics": f"target:{subject.name}",
         **rights,
         **_release_rights(person, stopped, rights["reviewer"]),
     }

@@ -41,7 +41,7 @@ def runs(request: HttpRequest) -> HttpResponse:
     for row in page:
         row.gain = display.result_words(row)  # type: ignore[attr-defined]
         row.pooled = (row.noise or {}).get("mean", row.first_metric)  # type: ignore[attr-defined]
-    return render(request, "runs.html", {"page_obj": page, "query": "", "topics": "runs"})
+    return render(request, "runs.html", {"page_obj": page, "query": ""})
 
 
 @require_GET
@@ -71,7 +71,6 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         "chart": plots.chart(subject, trials),
         "attribution": display.attribution_rows(subject),
         "proposals": subject.proposal_set.order_by("-pk"),
-        "topics": f"run:{subject.pk}",
         **_summary(subject, trials),
     }
     return render(request, "run.html", context)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.test import Client
 from django.urls import get_resolver, reverse
+from proposals import desk, live
+from runs.models import Runner
 
 from runner.foreign import read_foreign
 
@@ -124,6 +126,30 @@ def test_inbox_says_whose_turn_it_is_and_why(story: Story, as_: As) -> None:
     grace = as_("grace").get("/").context["boxes"]
     assert [r["title"] for r in grace[0]["rows"]] == [story["low"].title]
     assert "approved this already" in grace[1]["rows"][0]["why"]
+
+
+def test_what_changes_while_a_page_is_made_is_shown_again(
+    story: Story, as_: As, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stamp that a page renews itself by is from before what it shows."""
+    client, read = as_("grace"), desk.boxes
+
+    def stamp() -> str:
+        live._cache.clear()
+        found = re.search(r"topics=inbox&amp;since=(\w{16})", client.get("/").content.decode())
+        assert found
+        return found[1]
+
+    def and_then_it_changed(*arguments: Any) -> object:
+        boxes = read(*arguments)
+        assert Runner.objects.update(observed_state="refused")
+        return boxes
+
+    assert stamp() == live.fresh_stamp("inbox")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(desk, "boxes", and_then_it_changed)
+        assert stamp() != live.fresh_stamp("inbox")
+    assert stamp() == live.fresh_stamp("inbox")
 
 
 def test_empty_pages_say_what_to_do_next(db: None, factory: Any, var: object) -> None:
@@ -256,6 +282,7 @@ def test_error_pages_say_what_happened(story: Story, as_: As, settings: Settings
     missing = client.get("/proposals/999999/")
     assert missing.status_code == 404
     assert "There is nothing here" in missing.content.decode()
+    assert "sse-connect" not in missing.content.decode(), "it renews itself for nothing"
     strict = Client(enforce_csrf_checks=True, headers={"host": "localhost"})
     strict.cookies = client.cookies
     refused = strict.post("/autonomy/stop", {"reason": "x"})

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from proposals import live, modeltext
+from proposals import modeltext
 from proposals.states import State
 
 register = template.Library()
@@ -189,9 +189,3 @@ def plainly(value: Any) -> str:
 def lookup(mapping: Any, key: str) -> Any:
     """`mapping[key]`, None where there is none."""
     return mapping.get(key) if hasattr(mapping, "get") else None
-
-
-@register.simple_tag
-def stamp(topic: str) -> str:
-    """What the topic of a page looks like now (see `proposals.live`)."""
-    return live.stamp(topic)
