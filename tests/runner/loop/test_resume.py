@@ -264,7 +264,7 @@ def test_a_real_kill_at_random_moments(tmp_path: Path) -> None:
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"},
         )
-        if kills < 6:
+        if kills < 8:
             until_it_writes(process, folder)
             time.sleep(draw.uniform(0, 0.5))
             process.send_signal(signal.SIGKILL)
